@@ -1,0 +1,73 @@
+"""Fixtures that every test file shares: a private runtime directory, the captures, and the check that nothing stays."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+#: Real frames of real venues; they stand beside the checkout and are never copied into it.
+CAPTURES = Path(__file__).resolve().parents[2] / "shared" / "captures"
+
+
+@pytest.fixture(scope="session")
+def captures() -> Path:
+    """The folder of real captures."""
+    if not CAPTURES.is_dir():
+        pytest.fail(f"the captures are missing: expected them in {CAPTURES}")
+    return CAPTURES
+
+
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A runtime directory of this test alone, in shared memory, and a state directory beside it; both removed."""
+    parent = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - rings belong in shared memory
+    directory = Path(tempfile.mkdtemp(prefix="tickring-test-", dir=parent))
+    state = Path(tempfile.mkdtemp(prefix="tickring-state-"))
+    monkeypatch.setenv("TICKRING_RUNTIME_DIR", str(directory))
+    monkeypatch.setenv("TICKRING_STATE_DIR", str(state))
+    monkeypatch.delenv("TICKRING_INSTANCE", raising=False)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+        shutil.rmtree(state, ignore_errors=True)
+
+
+def _descriptors() -> set[str]:
+    """What this process's open descriptors point to, less the ones that come and go with the test runner."""
+    targets = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            targets.add(f"{entry.name} -> {entry.readlink()}")
+        except OSError:
+            continue  # the descriptor of the listing itself
+    return {t for t in targets if "/proc/" not in t and "anon_inode" not in t}
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays() -> Iterator[None]:
+    """Fail the test that leaves a child process, an open descriptor or a file in shared memory behind."""
+    me = psutil.Process()
+    shared = Path("/dev/shm")  # noqa: S108
+    files = set(shared.iterdir()) if shared.is_dir() else set()
+    descriptors = _descriptors() if Path("/proc/self/fd").is_dir() else set()
+    yield
+    children = [child for child in me.children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
+    leftover = {str(p) for p in (set(shared.iterdir()) if shared.is_dir() else set()) - files if _mine(p)}
+    opened = (_descriptors() if Path("/proc/self/fd").is_dir() else set()) - descriptors
+    assert not children, f"processes left behind: {children}"
+    assert not leftover, f"shared memory left behind: {sorted(leftover)}"
+    assert not opened, f"descriptors left open: {sorted(opened)}"
+
+
+def _mine(path: Path) -> bool:
+    try:
+        return path.name.startswith("tickring") and path.stat().st_uid == os.getuid()
+    except FileNotFoundError:
+        return False
