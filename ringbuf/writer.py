@@ -1,0 +1,197 @@
+"""Publishing: one writer, batches, and taking over from a writer that died.
+
+The protocol is Agrona's broadcast buffer with fixed slots. Two words only ever rise: `intent` says how far the writer
+may have written, `tail` how far it has::
+
+        tail - capacity                       tail         intent
+             |   readable                      |  being     |
+    ---------+---------------------------------+  written --+----------->  seq
+             |                                              |
+             +-- what lies below intent - capacity may already be overwritten
+
+Publishing n records: `intent += n`; copy the records into their slots; `tail += n`. A reader copies, reads `intent`
+again and drops what had come into reach meanwhile. The writer never waits and never looks at a reader.
+
+Taking over. A writer killed inside a publish leaves `intent > tail` and slots [tail, intent) half written, over records
+that readers may hold to be old but whole. Its successor must never lower `intent`: a reader that validated against the
+lowered value would accept torn bytes. It writes the stretch as void records (`seq` = VOID), publishes them, and raises
+`epoch`. Readers skip voids and count them as lost. A successor that dies here too leaves the same state, and the next
+one does the same again.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from ringbuf import layout, ordering
+from ringbuf.directory import open_file, reserve
+from ringbuf.errors import RingCorrupt, RingNotFound, RingVersionError, SharedMemoryFull
+from ringbuf.layout import Header, State
+from ringbuf.mapping import RingMapping
+from ringbuf.process import process_start
+
+#: A publish takes at most this fraction of the ring, so that a reader near the head survives it (Agrona's rule).
+BATCH_FRACTION: Final = 8
+
+
+class RingWriter:
+    """The one writer of one ring. For one thread; the caller holds the connection's `WriterLock`."""
+
+    def __init__(self, path: Path, connection: str, kind: str, dtype: np.dtype[np.void], capacity: int) -> None:
+        """Take over the ring at `path`, or make a new one where there is none that fits.
+
+        Args:
+            path: the ring file, in the connection's checked directory.
+            connection: the connection's name, kept in the header.
+            kind: what the records are, kept in the header.
+            dtype: the record: `seq` u64 first, no holes.
+            capacity: slots; a power of two.
+
+        Raises:
+            SharedMemoryFull: a new ring could not be reserved.
+            UnsafePath: the path is a link, or not ours.
+            UnsupportedProcessor: see `ordering`.
+        """
+        ordering.require_ordered_processor()
+        self._path = path
+        #: Records of a predecessor that died inside a publish, made void now.
+        self.voided = 0
+        #: Whether a ring of a predecessor was continued (its `seq` goes on) or a new one made (it starts at 0).
+        self.continued = True
+        #: Why an existing file was replaced, for the log; empty if none was.
+        self.replaced = ""
+        try:
+            self._mapping = RingMapping(path, write=True)
+            fits = self._mapping.header.same_shape(dtype, capacity)
+        except RingNotFound:
+            fits = False
+        except (RingCorrupt, RingVersionError) as error:
+            fits, self.replaced = False, str(error)
+        else:
+            if not fits:
+                self.replaced = f"{path} had another record layout or capacity."
+                self._mapping.words[layout.STATE] = State.SUPERSEDED
+                self._mapping.close()
+        if not fits:
+            self.continued = False
+            _create(path, Header(secrets.token_bytes(16), connection, kind, dtype, capacity, time.time_ns()))
+            self._mapping = RingMapping(path, write=True)
+        self._take_over()
+
+    def _take_over(self) -> None:
+        header, words = self._mapping.header, self._mapping.words
+        self.header = header
+        self._capacity = header.capacity
+        self._slot = header.dtype.itemsize
+        #: The most records of one publish; longer batches are published in parts.
+        self.max_batch = header.capacity // BATCH_FRACTION
+        self._words = words
+        self._slots = self._mapping.slots
+        self._tail = words[layout.TAIL]
+        intent = words[layout.INTENT]
+        if intent > self._tail:
+            self._void(self._tail, intent)
+        words[layout.EPOCH] += 1
+        words[layout.WRITER_PID] = os.getpid()
+        words[layout.WRITER_START] = process_start(os.getpid())
+        words[layout.STATE] = State.LIVE
+        self.heartbeat(time.monotonic_ns())
+
+    def _void(self, start: int, stop: int) -> None:
+        """Publish [start, stop) as void records. `intent` already covers them."""
+        void = np.zeros(1, self.header.dtype)
+        void["seq"] = layout.VOID
+        record = void.tobytes()
+        for seq in range(start, stop):
+            at = (seq % self._capacity) * self._slot
+            self._slots[at : at + self._slot] = record
+        self._words[layout.VOID_END] = stop
+        ordering.before_tail()
+        self._words[layout.TAIL] = self._tail = stop
+        self.voided = stop - start
+
+    @property
+    def tail(self) -> int:
+        """The `seq` of the next record."""
+        return self._tail
+
+    @property
+    def epoch(self) -> int:
+        """How many writers this ring has had."""
+        return self._words[layout.EPOCH]
+
+    def publish(self, records: memoryview, count: int) -> None:
+        """Publish `count` records.
+
+        Args:
+            records: their bytes, contiguous; record i must carry `seq` = `tail` + i. Longer views are cut.
+            count: how many; more than `max_batch` are published in parts.
+        """
+        slot = self._slot
+        done = 0
+        while count - done > self.max_batch:
+            part = records[done * slot : (done + self.max_batch) * slot]
+            self._publish_batch(part, self.max_batch)
+            done += self.max_batch
+        self._publish_batch(records[done * slot : count * slot], count - done)
+
+    def _publish_batch(self, records: memoryview, count: int) -> None:
+        words, tail, slot, capacity = self._words, self._tail, self._slot, self._capacity
+        words[layout.INTENT] = tail + count
+        ordering.after_intent()
+        at = tail & (capacity - 1)
+        fits = capacity - at
+        if count <= fits:
+            self._slots[at * slot : (at + count) * slot] = records
+        else:
+            self._slots[at * slot :] = records[: fits * slot]
+            self._slots[: (count - fits) * slot] = records[fits * slot :]
+        ordering.before_tail()
+        words[layout.TAIL] = self._tail = tail + count
+
+    def heartbeat(self, monotonic_ns: int) -> None:
+        """Write a sign of life."""
+        self._words[layout.HEARTBEAT] = monotonic_ns
+
+    def recent(self, start: int) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+        """Give the published records from seq `start` on, for the writer's own housekeeping.
+
+        A view where they lie in one piece, else a copy; valid until the next publish. At most half a ring back.
+        """
+        capacity = self._capacity
+        start = max(start, self._tail - capacity // 2)
+        low, high = start & (capacity - 1), self._tail & (capacity - 1)
+        if low < high or start == self._tail:
+            return self._mapping.records[low:high]
+        return np.concatenate((self._mapping.records[low:], self._mapping.records[:high]))
+
+    def close(self) -> None:
+        """Leave in good order: readers see that the writer has gone. The file stays. Doing so twice is harmless."""
+        if not self._mapping.closed:
+            self._words[layout.WRITER_PID] = 0
+            self._words[layout.STATE] = State.CLOSED
+            del self._words, self._slots
+            self._mapping.close()
+
+
+def _create(path: Path, header: Header) -> None:
+    """Build a ring under a temporary name and publish it by rename: nobody ever sees half a header."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{header.ring_id.hex()[:8]}")
+    descriptor = open_file(temporary, write=True, create=True)
+    try:
+        reserve(descriptor, header.file_size, path)
+        os.pwrite(descriptor, layout.encode(header), 0)
+        temporary.rename(path)
+    except (SharedMemoryFull, OSError):
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+        raise
+    finally:
+        os.close(descriptor)
