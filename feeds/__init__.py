@@ -1,0 +1,1 @@
+"""Feeds: record kinds, the provider contract, sessions, transports, captures and the venue simulator."""
