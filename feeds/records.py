@@ -118,7 +118,14 @@ class EventCode(IntEnum):
 NO_TIME: Final = -(2**63)
 
 _TIME = "<M8[ns]"
-_COMMON = [("seq", "<u8"), ("date", _TIME), ("received", _TIME), ("symbol", "<u4"), ("exchange", "<u2"), ("flags", "<u2")]
+_COMMON = [
+    ("seq", "<u8"),
+    ("date", _TIME),
+    ("received", _TIME),
+    ("symbol", "<u4"),
+    ("exchange", "<u2"),
+    ("flags", "<u2"),
+]
 _CONDITIONS = [(f"condition_{i}", "<u2") for i in range(1, 5)]
 
 _FIELDS: dict[Kind, list[tuple[str, str]]] = {
@@ -187,9 +194,7 @@ _FIELDS: dict[Kind, list[tuple[str, str]]] = {
 DTYPES: Final[dict[Kind, np.dtype[np.void]]] = {kind: np.dtype(fields) for kind, fields in _FIELDS.items()}
 
 #: Slots of a ring unless asked otherwise (DESIGN: 2**17 for the busy kinds, 2**14 for the rest).
-DEFAULT_CAPACITY: Final[dict[Kind, int]] = {
-    kind: 2**17 if kind in (Kind.TRADE, Kind.QUOTE) else 2**14 for kind in Kind
-}
+DEFAULT_CAPACITY: Final[dict[Kind, int]] = {kind: 2**17 if kind in (Kind.TRADE, Kind.QUOTE) else 2**14 for kind in Kind}
 
 #: The kinds that carry market data; events are told apart from them in results and to listeners.
 DATA_KINDS: Final = tuple(kind for kind in Kind if kind is not Kind.EVENT)

@@ -33,7 +33,7 @@ def to_pandas(records: Records) -> pd.DataFrame:
     except ImportError as error:
         raise ParameterError("to_pandas() needs pandas: pip install 'tickring[pandas]'.") from error
 
-    def column(name: str) -> Values | pd.Categorical | pd.DatetimeIndex:
+    def column(name: str) -> Values | pd.Categorical[str] | pd.DatetimeIndex:
         if name == "type":
             return pd.Categorical.from_codes(np.zeros(len(records), np.int8), categories=pd.Index([records.kind]))
         values = np.ascontiguousarray(records[name])
