@@ -116,13 +116,12 @@ def test_every_file_of_the_captures_is_read_or_refused_with_a_clear_error(captur
         try:
             frames = list(read_capture(path))
         except CaptureError as error:
-            assert str(path) in str(error)
-            refused.append(path.name)
+            refused.append((path.name, str(path) in str(error)))
             continue
         assert frames
         assert all(frame.payload for frame in frames)
         formats[detect(path)] += 1
-    assert refused == ["MANIFEST.tsv", "README.md", "websocket.json"]
+    assert refused == [("MANIFEST.tsv", True), ("README.md", True), ("websocket.json", True)]
     assert formats == {
         CaptureFormat.HFTBACKTEST: 1,
         CaptureFormat.CRYPTOFEED: 5,
