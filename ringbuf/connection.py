@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -10,7 +11,7 @@ from typing import Self
 import numpy as np
 
 from ringbuf.counters import Counter, Counters
-from ringbuf.directory import connection_directory
+from ringbuf.directory import check_name, connection_directory
 from ringbuf.lock import WriterLock
 from ringbuf.symbols import SymbolTable
 from ringbuf.writer import RingWriter
@@ -32,13 +33,14 @@ class ConnectionWriter:
         """
         self.name = name
         self.directory: Path = connection_directory(name, create=True)
-        self._lock = WriterLock(self.directory)
-        try:
+        # The lock goes in first and so is given up last, whatever fails on the way, here or in `close`.
+        with ExitStack() as opened:
+            opened.callback(WriterLock(self.directory).release)
             self.symbols = SymbolTable(self.directory, write=True)
+            opened.callback(self.symbols.close)
             self.counters = Counters(self.directory)
-        except BaseException:
-            self._lock.release()
-            raise
+            opened.callback(self.counters.close)
+            self._opened = opened.pop_all()
         self.counters.set(Counter.PID, os.getpid())
         #: The rings opened so far.
         self.rings: dict[str, RingWriter] = {}
@@ -47,17 +49,17 @@ class ConnectionWriter:
         """Give the ring of a kind, opening it the first time. Raises as `RingWriter` does."""
         ring = self.rings.get(kind)
         if ring is None:
-            path = self.directory / f"{kind}.ring"
+            path = self.directory / f"{check_name(kind, 'kind')}.ring"
             ring = self.rings[kind] = RingWriter(path, self.name, kind, dtype, capacity)
+            self._opened.callback(ring.close)
         return ring
 
     def close(self) -> None:
-        """Leave in good order and free the name for another writer. The files stay for readers."""
-        for ring in self.rings.values():
-            ring.close()
-        self.symbols.close()
-        self.counters.close()
-        self._lock.release()
+        """Leave in good order and free the name for another writer. The files stay for readers.
+
+        Doing so twice is harmless.
+        """
+        self._opened.close()
 
     def __enter__(self) -> Self:
         return self

@@ -109,11 +109,10 @@ class Counters:
     def __init__(self, directory: Path) -> None:
         """Open the connection's counters, creating them where there are none. Raises as `SlotFile` does."""
         self._file = SlotFile(directory / "counters", _SLOT, write=True)
-        while self._file.count < _TOPICS_AT:
+        while self._file.count < _TOPICS_AT:  # room for these is there from the start
             self._file.append(bytes(_SLOT))
-        self._index = {
-            _status(self._file.copy(i, i + 1)).native: i for i in range(_TOPICS_AT, self._file.count)
-        }  # fmt: skip
+        topics = range(_TOPICS_AT, self._file.count)
+        self._index = {_native(self._file.copy(i, i + 1)): i for i in topics}
         self._attach()
 
     def _attach(self) -> None:
@@ -140,19 +139,31 @@ class Counters:
             self._lag[bucket] += int(buckets[bucket])
 
     def topic(self, native: str, state: TopicState, since: int, reason: str = "") -> None:
-        """Write a topic's new state, adding the topic if it is new."""
+        """Write a topic's new state, adding the topic if it is new.
+
+        Raises:
+            SharedMemoryFull: it is new, and the file cannot grow; the counters go on without it.
+        """
         index = self._index.get(native)
         if index is None:
-            self._release()
-            index = self._index[native] = self._file.append(bytes(_SLOT))
-            self._attach()
+            self._add_topic(native, state, since, reason)
+            return
         with self._file.slot(index) as slot:
             record = np.frombuffer(slot, _TOPIC)
-            record["native"] = native.encode()[:64]
             record["since"] = since
             record["reason"] = reason.encode()[:160]
             record["state"] = state
             del record
+
+    def _add_topic(self, native: str, state: TopicState, since: int, reason: str) -> None:
+        record = np.zeros(1, _TOPIC)
+        record["native"], record["state"], record["since"] = native.encode()[:64], state, since
+        record["reason"] = reason.encode()[:160]
+        self._release()
+        try:
+            self._index[native] = self._file.append(record.tobytes().ljust(_SLOT, b"\0"))
+        finally:
+            self._attach()
 
     def topic_data(self, native: str, last_data: int, records: int) -> None:
         """Write when a topic's newest record came and how many there have been."""
@@ -165,6 +176,10 @@ class Counters:
         """Unmap the file."""
         self._release()
         self._file.close()
+
+
+def _native(slot: bytes) -> str:
+    return slot[:64].rstrip(b"\0").decode(errors="replace")
 
 
 def _status(slot: bytes) -> TopicStatus:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import secrets
 import stat
 import sys
 import tempfile
@@ -89,10 +90,14 @@ def _private_directory(path: Path, *, create: bool) -> None:
             pass
         except FileNotFoundError as error:
             raise UnsafePath(f"{path.parent} does not exist: create it, or correct TICKRING_RUNTIME_DIR.") from error
+        except OSError as error:
+            raise _not_opened(path, error) from error
     try:
         found = path.lstat()
     except FileNotFoundError as error:
         raise RingNotFound(f"{path} does not exist: nothing has been started there.") from error
+    except OSError as error:
+        raise _not_opened(path, error) from error
     if not stat.S_ISDIR(found.st_mode):
         raise UnsafePath(f"{path} is not a directory of its own (a link or a file stands there). Remove it.")
     _check_owner(path, found)
@@ -105,22 +110,32 @@ def _check_owner(path: Path, found: os.stat_result) -> None:
         raise UnsafePath(f"{path} can be written by others (mode {stat.S_IMODE(found.st_mode):04o}). It is not used.")
 
 
+def _not_opened(path: Path, error: OSError) -> SharedMemoryFull | UnsafePath:
+    if error.errno == errno.ENOSPC:
+        return SharedMemoryFull(f"{path} cannot be made: {error.strerror}. Give /dev/shm more room.")
+    if error.errno == errno.ELOOP:
+        return UnsafePath(f"{path} is a link. It is not followed; remove it.")
+    return UnsafePath(f"{path} cannot be used: {error.strerror}. Remove it, or correct TICKRING_RUNTIME_DIR.")
+
+
 def open_file(path: Path, *, write: bool = False, create: bool = False) -> int:
     """Open a plain file of ours and give its descriptor; the caller closes it.
 
     Raises:
         RingNotFound: there is no such file.
         UnsafePath: it is a link or no plain file, belongs to someone else, or others can write it.
+        SharedMemoryFull: it was to be created, and there is no room for one more file.
     """
-    flags = (os.O_RDWR if write else os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+    # O_NONBLOCK means nothing to a plain file; it keeps a pipe of that name from stopping us until someone writes it.
+    flags = (os.O_RDWR if write else os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    if create:
+        flags |= os.O_CREAT
     try:
         descriptor = os.open(path, flags, 0o600)
     except FileNotFoundError as error:
         raise RingNotFound(f"{path} does not exist.") from error
     except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise UnsafePath(f"{path} is a link. It is not followed; remove it.") from error
-        raise UnsafePath(f"{path} cannot be opened: {error.strerror}.") from error
+        raise _not_opened(path, error) from error
     found = os.fstat(descriptor)
     try:
         if not stat.S_ISREG(found.st_mode):
@@ -152,3 +167,27 @@ def reserve(descriptor: int, size: int, path: Path) -> None:
             f"there ({error.strerror}). Give /dev/shm more room (in a container: --shm-size), or ask for a smaller "
             "capacity."
         ) from error
+
+
+def create_file(path: Path, size: int, head: bytes) -> None:
+    """Build a file of `size` bytes that begins with `head`, and only then give it its name: nobody sees half of it.
+
+    What a predecessor left that was killed while it built is removed, so the caller must be the only one who builds
+    under this name: the holder of the connection's `WriterLock`.
+
+    Raises:
+        SharedMemoryFull: there is no room; nothing is left behind.
+    """
+    for abandoned in path.parent.glob(f".{path.name}.*"):
+        abandoned.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = open_file(temporary, write=True, create=True)
+    try:
+        reserve(descriptor, size, path)
+        os.pwrite(descriptor, head, 0)
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)

@@ -104,9 +104,13 @@ class Header:
         """Bytes of the whole file."""
         return HEADER_SIZE + self.capacity * self.dtype.itemsize
 
-    def same_shape(self, dtype: np.dtype[np.void], capacity: int) -> bool:
-        """Tell whether a writer with this dtype and capacity can go on with the ring."""
-        return self.dtype == dtype and self.capacity == capacity
+    def difference(self, other: Header) -> str:
+        """Say why a writer that wants `other` cannot go on with this ring; empty if it can."""
+        if (self.connection, self.kind) != (other.connection, other.kind):
+            return f"it is the {self.kind} ring of {self.connection}, not the {other.kind} ring of {other.connection}"
+        if self.dtype != other.dtype:
+            return "it has another record layout"
+        return "" if self.capacity == other.capacity else f"its capacity is {self.capacity}, not {other.capacity}"
 
 
 def encode(header: Header) -> bytes:
@@ -118,6 +122,8 @@ def encode(header: Header) -> bytes:
     dtype = header.dtype
     if dtype.names is None or dtype.names[0] != "seq" or dtype.fields is None or dtype["seq"] != np.dtype("<u8"):
         raise ValueError("a record's first field must be seq, u64")
+    if any(dtype[name].shape or dtype[name].names for name in dtype.names):
+        raise ValueError("a record's fields must be plain numbers, times, text or reserved bytes")
     if dtype.itemsize != sum(dtype[name].itemsize for name in dtype.names):
         raise ValueError("a record must have no holes: declare reserved bytes as a field")
     if header.capacity < MIN_CAPACITY or header.capacity & (header.capacity - 1):
@@ -163,30 +169,47 @@ def decode(page: bytes, size: int, path: Path) -> Header:
         raise _corrupt(path, "ring_id is zero")
     if capacity < MIN_CAPACITY or capacity & (capacity - 1):
         raise _corrupt(path, f"capacity is {capacity}, not a power of two")
+    if dtype_size > HEADER_SIZE - _DTYPE_AT:
+        raise _corrupt(path, f"dtype_size is {dtype_size}, more than the header has room for")
     dtype = _decode_dtype(page[_DTYPE_AT : _DTYPE_AT + dtype_size], path)
     if slot_size != dtype.itemsize:
         raise _corrupt(path, f"slot_size is {slot_size}, the dtype has {dtype.itemsize} bytes")
-    header = Header(ring_id, _text(page, _CONNECTION, path), _text(page, _KIND, path), dtype, capacity, created)
+    connection, kind = _text(page, _CONNECTION, "connection", path), _text(page, _KIND, "kind", path)
+    header = Header(ring_id, connection, kind, dtype, capacity, created)
     if size != header.file_size:
         raise _corrupt(path, f"it has {size} bytes where its header asks for {header.file_size}: truncated or foreign")
     return header
 
 
+def check_words(tail: int, intent: int, epoch: int, path: Path) -> None:
+    """Hold the live words against each other; `tail` must have been loaded before `intent`, which only rises.
+
+    Raises:
+        RingCorrupt: no writer can have left them so.
+    """
+    if tail > intent:
+        raise _corrupt(path, f"tail is {tail}, beyond intent, which is {intent}")
+    # No ring lives long enough to count so far; the bound keeps all sums with these words within 8 bytes.
+    for field, value in (("intent", intent), ("epoch", epoch)):
+        if value >= 2**63:
+            raise _corrupt(path, f"{field} is {value}, which cannot be")
+
+
 def _decode_dtype(text: bytes, path: Path) -> np.dtype[np.void]:
     try:
         dtype = np.dtype([(str(name), str(code)) for name, code in json.loads(text)])
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise _corrupt(path, f"its dtype cannot be read ({error})") from error
     if not dtype.names or dtype.names[0] != "seq" or dtype["seq"] != np.dtype("<u8") or dtype.hasobject:
         raise _corrupt(path, "its dtype does not begin with seq, u64")
     return dtype
 
 
-def _text(page: bytes, place: slice, path: Path) -> str:
+def _text(page: bytes, place: slice, field: str, path: Path) -> str:
     try:
         return page[place].rstrip(b"\0").decode()
     except UnicodeDecodeError as error:
-        raise _corrupt(path, "a name in it is not utf-8") from error
+        raise _corrupt(path, f"{field} is not utf-8") from error
 
 
 def _corrupt(path: Path, what: str) -> RingCorrupt:

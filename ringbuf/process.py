@@ -18,7 +18,9 @@ def process_start(pid: int) -> int:
     if pid == os.getpid():
         return _own_start(pid)
     try:
-        return int(psutil.Process(pid).create_time() * 1e9)
+        process = psutil.Process(pid)
+        # A zombie has ended: only its parent has not looked yet.
+        return 0 if process.status() == psutil.STATUS_ZOMBIE else int(process.create_time() * 1e9)
     except psutil.Error:
         return 0
 

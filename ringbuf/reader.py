@@ -13,7 +13,8 @@ Every record is either returned, or counted in `lost` and told as a `Gap` beside
     start + received + lost == cursor          and cursor == tail when all has been read
 
 When another file takes the ring's name (a new layout, a larger capacity), the reader first reads the old one to its
-end, then goes on at the oldest record of the new one, and tells a gap of unknown size.
+end, then goes on at the oldest record of the new one, and tells a gap of unknown size. `received` and `lost` go on
+counting; `start` is set to what keeps the line above true in the new ring's numbers, and may be negative then.
 """
 
 from __future__ import annotations
@@ -64,39 +65,52 @@ class RingReader:
         Args:
             directory: the connection's directory.
             kind: the ring's kind.
-            start: where to begin: "oldest" record held, "newest" for only what comes from now on, or a seq.
+            start: where to begin: "oldest" for what the ring holds (once it has gone round, less the quarter that the
+                writer overwrites next: a jump at once would lose more), "newest" for only what comes from now on, or
+                a seq; one that is gone already is told as a gap by the first `read`.
             waiting: how to wait for records; `Backoff` if left out.
             clock: gives seconds that never go back; injected by tests.
 
         Raises:
-            RingNotFound, RingCorrupt, RingVersionError, UnsafePath: see `RingMapping`.
+            RingNotFound, RingCorrupt, RingVersionError, UnsafePath: see `RingMapping` and `SlotFile`.
             UnsupportedProcessor: see `ordering`.
             ParameterError: `start` is negative or beyond the newest record.
         """
         ordering.require_ordered_processor()
+        self._kind = kind
         self._path = directory / f"{kind}.ring"
         self._waiting = Backoff() if waiting is None else waiting
         self._clock = clock
         self._name_checked = clock()
-        self._map()
+        self._open()
         try:
-            self._symbols = SymbolTable(directory)
             self._cursor = self._first(start)
         except BaseException:
-            self._mapping.close()
+            self.close()
             raise
-        #: Where reading began, as a seq of the ring now attached.
+        #: Where reading began, as a seq of the ring now attached (see the module about a replaced ring).
         self.start = self._cursor
         #: Records returned so far, over all rings that had the name.
         self.received = 0
         #: Records that were published but not returned: overwritten or void.
         self.lost = 0
 
-    def _map(self) -> None:
-        self._mapping = RingMapping(self._path)
-        self._words = self._mapping.words
-        self._capacity = self._mapping.header.capacity
-        self._slot = self._mapping.header.dtype.itemsize
+    def _open(self) -> None:
+        """Map the ring that has the name now, and the names beside it; keep what was mapped if either fails."""
+        mapping = RingMapping(self._path)
+        try:
+            if mapping.header.kind != self._kind:
+                raise RingCorrupt(f"{self._path}: its kind is {mapping.header.kind!r}: a foreign file. Remove it.")
+            # After the ring, so that its names are there: a connection's names are older than its rings.
+            symbols = SymbolTable(self._path.parent)
+        except BaseException:
+            mapping.close()
+            raise
+        self._mapping, self._symbols = mapping, symbols
+        self._words = mapping.words
+        self._capacity = mapping.header.capacity
+        self._slot = mapping.header.dtype.itemsize
+        self._nothing: RecordArray = np.empty(0, mapping.header.dtype)
 
     def _first(self, start: Start) -> int:
         tail, low = self._words[layout.TAIL], self._low()
@@ -172,7 +186,7 @@ class RingReader:
                 self._name_checked = now
                 replaced = self._follow_name()
                 if replaced is not None:
-                    return self._records(records.array, (replaced,))
+                    return self._records(self._nothing, (replaced,))
             if end is not None and now >= end:
                 return records
             self._waiting.pause(None if end is None else end - now)
@@ -180,12 +194,15 @@ class RingReader:
     def _take(self, limit: int | None) -> Records:
         tail = self._words[layout.TAIL]
         ordering.after_tail()
+        if tail == self._cursor:
+            return self._records(self._nothing, ())
         gaps: list[Gap] = []
-        if tail < self._cursor:
-            raise RingCorrupt(
-                f"{self._path}: tail is {tail}, behind the cursor {self._cursor}. Restart its connection."
-            )
         low = self._low()
+        if not self._cursor < tail <= low + self._capacity:
+            raise RingCorrupt(
+                f"{self._path}: tail is {tail}, which is not between the cursor {self._cursor} and intent "
+                f"{low + self._capacity}. Restart its connection."
+            )
         if self._cursor < low:
             self._skip(min(low + self._capacity // JUMP_FRACTION, tail), gaps)
         count = min(tail - self._cursor, self._capacity // JUMP_FRACTION, limit or tail)
@@ -206,10 +223,13 @@ class RingReader:
         copied = bytearray(slots[at * slot : min(at + count, capacity) * slot])
         if at + count > capacity:
             copied += slots[: (at + count - capacity) * slot]
+        overwritten = self._overwritten(start, count)
+        return np.frombuffer(copied, self._mapping.header.dtype)[overwritten:], overwritten
+
+    def _overwritten(self, start: int, count: int) -> int:
+        """How many records at the front of a copy just made may have been overwritten during it."""
         ordering.before_validation()
-        overwritten = min(max(self._low() - start, 0), count)
-        array = np.frombuffer(copied, self._mapping.header.dtype)
-        return array[overwritten:], overwritten
+        return min(max(self._low() - start, 0), count)
 
     def _skip(self, to: int, gaps: list[Gap]) -> None:
         """Move the cursor over records that are gone."""
@@ -218,38 +238,49 @@ class RingReader:
         self._cursor = to
 
     def _without_voids(self, array: RecordArray, gaps: list[Gap]) -> RecordArray:
-        real = array["seq"] != layout.VOID
-        voids = len(array) - int(np.count_nonzero(real))
-        if voids:
-            gaps.append(Gap(self._cursor + int(np.argmin(real)), voids, Loss.VOID))
-            self.lost += voids
+        void = array["seq"] == layout.VOID
+        # Each writer that died left a stretch of its own: 1 where one begins, -1 after its end.
+        edges = np.diff(void.astype(np.int8), prepend=0, append=0)
+        for first, end in zip(np.flatnonzero(edges == 1).tolist(), np.flatnonzero(edges == -1).tolist(), strict=True):
+            gaps.append(Gap(self._cursor + first, end - first, Loss.VOID))
+            self.lost += end - first
         self._cursor += len(array)
-        real_only: RecordArray = array[real]
-        return real_only
+        real: RecordArray = array[~void]
+        return real
 
     def _follow_name(self) -> Gap | None:
         """Attach to the file that has taken the ring's name, if one has."""
         try:
             found = self._path.lstat()
         except FileNotFoundError as error:
+            if self.lag:
+                return None
             raise RingNotFound(
                 f"the {self.header.kind} ring of {self.header.connection} is gone: its connection was removed."
             ) from error
-        if (found.st_dev, found.st_ino) == self._mapping.identity:
+        if (found.st_dev, found.st_ino) == self._mapping.identity or self.lag:
+            # With a new file the old one has its last record, but perhaps only since we looked: read that first.
             return None
-        old = self._mapping
-        self._map()
-        old.close()
+        mapping, symbols = self._mapping, self._symbols
+        self._open()
+        mapping.close()
+        symbols.close()
         # Accounting goes on: what was read stays read, and the new ring's part begins where it begins.
         self._cursor = self._first("oldest")
         self.start = self._cursor - self.received - self.lost
         return Gap(self._cursor, 0, Loss.REPLACED)
 
     def tail_records(self, count: int) -> Records:
-        """Give the newest `count` records, or fewer if the ring holds fewer; the cursor stays where it is."""
+        """Give the newest `count` records, or fewer if the ring holds fewer; the cursor stays where it is.
+
+        Void records are left out, and so are those that the writer overwrites during the copy.
+        """
+        if count <= 0:
+            raise ParameterError(f"count must be at least 1, not {count}.")
         tail = self._words[layout.TAIL]
         ordering.after_tail()
-        start = max(tail - count, self._low(), 0)
+        # The writer may have gone round since `tail` was loaded: then nothing below that `tail` is left.
+        start = min(max(tail - count, self._low(), 0), tail)
         array, _ = self._copy(start, tail - start)
         if start < self._words[layout.VOID_END]:
             array = array[array["seq"] != layout.VOID]

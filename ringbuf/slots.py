@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Final
 
 from ringbuf import ordering
-from ringbuf.directory import open_file, reserve
-from ringbuf.errors import RingCorrupt, RingVersionError
+from ringbuf.directory import create_file, open_file, reserve
+from ringbuf.errors import RingCorrupt, RingNotFound, RingVersionError
 
 _MAGIC: Final = b"TICKSLOT"
 _VERSION: Final = 1
@@ -51,40 +51,54 @@ class SlotFile:
         self.path = path
         self.slot_size = slot_size
         self._write = write
-        self._descriptor = open_file(path, write=write, create=write)
+        self._descriptor = self._open()
         try:
-            if write and os.fstat(self._descriptor).st_size == 0:
-                self._initialise()
             self._map()
         except BaseException:
             os.close(self._descriptor)
             raise
 
-    def _initialise(self) -> None:
-        reserve(self._descriptor, _HEADER + _CHUNK * self.slot_size, self.path)
-        os.pwrite(self._descriptor, _FIXED.pack(_MAGIC, _VERSION, self.slot_size), 0)
+    def _open(self) -> int:
+        try:
+            return open_file(self.path, write=self._write)
+        except RingNotFound:
+            if not self._write:
+                raise
+        head = _FIXED.pack(_MAGIC, _VERSION, self.slot_size)
+        create_file(self.path, _HEADER + _CHUNK * self.slot_size, head)
+        return open_file(self.path, write=True)
 
     def _map(self) -> None:
         """Map the file as large as it is now, and check it."""
         size = os.fstat(self._descriptor).st_size
         if size < _HEADER:
-            raise RingCorrupt(
-                f"{self.path} has {size} bytes, less than a header. Remove it and restart its connection."
-            )
+            raise self._corrupt(f"it has {size} bytes, less than a header")
         access = mmap.ACCESS_WRITE if self._write else mmap.ACCESS_READ
         mapped = mmap.mmap(self._descriptor, size, access=access)
         magic, version, slot_size = _FIXED.unpack_from(mapped)
         (count,) = struct.unpack_from("<Q", mapped, _COUNT * 8)
-        if magic != _MAGIC or slot_size != self.slot_size:
-            raise RingCorrupt(f"{self.path} is no table of {self.slot_size}-byte slots. Remove it.")
+        if magic != _MAGIC:
+            raise self._corrupt(f"magic is {magic!r}, not {_MAGIC!r}")
         if version != _VERSION:
-            raise RingVersionError(f"{self.path} has version {version}, this tickring reads {_VERSION}. Remove it.")
-        if _HEADER + count * slot_size > size:
-            raise RingCorrupt(f"{self.path} says it holds {count} slots, but is too short for them. Remove it.")
+            raise RingVersionError(
+                f"{self.path} has version {version}, this tickring reads version {_VERSION}. Stop the connection, "
+                f"remove {self.path.parent} and start it again."
+            )
+        if slot_size != self.slot_size:
+            raise self._corrupt(f"slot_size is {slot_size}, not {self.slot_size}")
+        # Asked again, because the writer may have grown the file since, and stored its new count.
+        if _HEADER + count * slot_size > os.fstat(self._descriptor).st_size:
+            raise self._corrupt(f"count is {count}, but the file is too short for so many slots")
         self._mapped = mapped
         self._bytes = memoryview(mapped)
         self._words = self._bytes[:_HEADER].cast("Q")
         self._room = (size - _HEADER) // slot_size
+
+    def _corrupt(self, what: str) -> RingCorrupt:
+        # The whole directory, because ids in its rings mean nothing without the names they were given from.
+        return RingCorrupt(
+            f"{self.path} cannot be used: {what}. Stop the connection, remove {self.path.parent} and start it again."
+        )
 
     def _remap(self) -> None:
         self._words.release()

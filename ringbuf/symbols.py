@@ -14,11 +14,12 @@ the record fields do.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
-from ringbuf.errors import SymbolError
+from ringbuf.errors import RingCorrupt, RingError, SymbolError
 from ringbuf.slots import SlotFile
 
 _SLOT: Final = 64
@@ -48,17 +49,36 @@ class SymbolTable:
         self._names: dict[Namespace, list[str]] = {namespace: [""] for namespace in Namespace}
         self._ids: dict[tuple[Namespace, str], int] = {}
         self._seen = 0
-        self._refresh()
+        self._closed = False
+        try:
+            self._refresh()
+        except BaseException:
+            self._slots.close()
+            raise
 
     def _refresh(self) -> None:
+        if self._closed:
+            return
         count = self._slots.count
         if count == self._seen:
             return
         block = self._slots.copy(self._seen, count)
         for start in range(0, len(block), _SLOT):
-            length, namespace = block[start], Namespace(block[start + 1])
-            self._remember(namespace, block[start + 2 : start + 2 + length].decode())
-        self._seen = count
+            self._remember(*self._decode(block[start : start + _SLOT]))
+            self._seen += 1
+
+    def _decode(self, slot: bytes) -> tuple[Namespace, str]:
+        length = slot[0]
+        try:
+            if not 0 < length <= _LONGEST:
+                raise ValueError(f"a name of {length} bytes")
+            return Namespace(slot[1]), slot[2 : 2 + length].decode()
+        except ValueError as error:
+            path = self._slots.path
+            raise RingCorrupt(
+                f"slot {self._seen} of {path} is no name ({error}). Stop the connection, remove {path.parent} and "
+                "start it again."
+            ) from error
 
     def _remember(self, namespace: Namespace, name: str) -> int:
         names = self._names[namespace]
@@ -101,5 +121,11 @@ class SymbolTable:
         return self._names[namespace]
 
     def close(self) -> None:
-        """Unmap the table; the names read so far stay known."""
+        """Unmap the table; every name written until now stays known, so that records read before keep theirs.
+
+        A name is written before the first record that has it is published. Doing so twice is harmless.
+        """
+        with suppress(RingError):  # a damaged table must not keep its reader from closing
+            self._refresh()
+        self._closed = True
         self._slots.close()

@@ -24,15 +24,14 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from ringbuf import layout, ordering
-from ringbuf.directory import open_file, reserve
-from ringbuf.errors import RingCorrupt, RingNotFound, RingVersionError, SharedMemoryFull
+from ringbuf.directory import create_file
+from ringbuf.errors import RingCorrupt, RingNotFound, RingVersionError
 from ringbuf.layout import Header, State
 from ringbuf.mapping import RingMapping
 from ringbuf.process import process_start
@@ -58,32 +57,27 @@ class RingWriter:
             SharedMemoryFull: a new ring could not be reserved.
             UnsafePath: the path is a link, or not ours.
             UnsupportedProcessor: see `ordering`.
+            ValueError: a dtype or capacity that the layout does not allow; nothing was touched.
         """
         ordering.require_ordered_processor()
-        self._path = path
+        wanted = Header(secrets.token_bytes(16), connection, kind, dtype, capacity, time.time_ns())
+        page = layout.encode(wanted)
         #: Records of a predecessor that died inside a publish, made void now.
         self.voided = 0
-        #: Whether a ring of a predecessor was continued (its `seq` goes on) or a new one made (it starts at 0).
-        self.continued = True
+        found, reason = _predecessor(path, wanted)
         #: Why an existing file was replaced, for the log; empty if none was.
-        self.replaced = ""
+        self.replaced = reason
+        #: Whether a ring of a predecessor was continued (its `seq` goes on) or a new one made (it starts at 0).
+        self.continued = found is not None and not reason
+        if found is None or reason:
+            _replace(path, wanted.file_size, page, found)
+            found = RingMapping(path, write=True)
+        self._mapping = found
         try:
-            self._mapping = RingMapping(path, write=True)
-            fits = self._mapping.header.same_shape(dtype, capacity)
-        except RingNotFound:
-            fits = False
-        except (RingCorrupt, RingVersionError) as error:
-            fits, self.replaced = False, str(error)
-        else:
-            if not fits:
-                self.replaced = f"{path} had another record layout or capacity."
-                self._mapping.words[layout.STATE] = State.SUPERSEDED
-                self._mapping.close()
-        if not fits:
-            self.continued = False
-            _create(path, Header(secrets.token_bytes(16), connection, kind, dtype, capacity, time.time_ns()))
-            self._mapping = RingMapping(path, write=True)
-        self._take_over()
+            self._take_over()
+        except BaseException:
+            found.close()
+            raise
 
     def _take_over(self) -> None:
         header, words = self._mapping.header, self._mapping.words
@@ -95,9 +89,9 @@ class RingWriter:
         self._words = words
         self._slots = self._mapping.slots
         self._tail = words[layout.TAIL]
-        intent = words[layout.INTENT]
-        if intent > self._tail:
-            self._void(self._tail, intent)
+        self._intent = words[layout.INTENT]
+        if self._intent > self._tail:
+            self._void(self._tail, self._intent)
         words[layout.EPOCH] += 1
         words[layout.WRITER_PID] = os.getpid()
         words[layout.WRITER_START] = process_start(os.getpid())
@@ -133,8 +127,13 @@ class RingWriter:
         Args:
             records: their bytes, contiguous; record i must carry `seq` = `tail` + i. Longer views are cut.
             count: how many; more than `max_batch` are published in parts.
+
+        Raises:
+            ValueError: `records` are no plain bytes, or fewer than `count`; nothing was published.
         """
         slot = self._slot
+        if not 0 <= count * slot <= len(records):
+            raise ValueError(f"{len(records)} bytes are not {count} records of {slot} bytes")
         done = 0
         while count - done > self.max_batch:
             part = records[done * slot : (done + self.max_batch) * slot]
@@ -144,7 +143,8 @@ class RingWriter:
 
     def _publish_batch(self, records: memoryview, count: int) -> None:
         words, tail, slot, capacity = self._words, self._tail, self._slot, self._capacity
-        words[layout.INTENT] = tail + count
+        if tail + count > self._intent:  # else a publish was interrupted (Ctrl-C) here: `intent` is never lowered
+            words[layout.INTENT] = self._intent = tail + count
         ordering.after_intent()
         at = tail & (capacity - 1)
         fits = capacity - at
@@ -163,10 +163,11 @@ class RingWriter:
     def recent(self, start: int) -> np.ndarray[tuple[int], np.dtype[np.void]]:
         """Give the published records from seq `start` on, for the writer's own housekeeping.
 
-        A view where they lie in one piece, else a copy; valid until the next publish. At most half a ring back.
+        A view where they lie in one piece, else a copy; valid until the next publish. At most half a ring back. Void
+        records (see above) are among them, with `seq` = VOID.
         """
         capacity = self._capacity
-        start = max(start, self._tail - capacity // 2)
+        start = min(max(start, self._tail - capacity // 2, 0), self._tail)
         low, high = start & (capacity - 1), self._tail & (capacity - 1)
         if low < high or start == self._tail:
             return self._mapping.records[low:high]
@@ -181,17 +182,27 @@ class RingWriter:
             self._mapping.close()
 
 
-def _create(path: Path, header: Header) -> None:
-    """Build a ring under a temporary name and publish it by rename: nobody ever sees half a header."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{header.ring_id.hex()[:8]}")
-    descriptor = open_file(temporary, write=True, create=True)
+def _predecessor(path: Path, wanted: Header) -> tuple[RingMapping | None, str]:
+    """Give the ring that has the name, if it can be mapped, and why it cannot be continued, if it cannot."""
     try:
-        reserve(descriptor, header.file_size, path)
-        os.pwrite(descriptor, layout.encode(header), 0)
-        temporary.rename(path)
-    except (SharedMemoryFull, OSError):
-        with suppress(FileNotFoundError):
-            temporary.unlink()
-        raise
+        found = RingMapping(path, write=True)
+    except RingNotFound:
+        return None, ""
+    except (RingCorrupt, RingVersionError) as error:
+        return None, str(error)
+    tail, intent = found.words[layout.TAIL], found.words[layout.INTENT]
+    difference = found.header.difference(wanted)
+    if not difference and intent - tail > found.header.capacity // BATCH_FRACTION:
+        difference = f"its intent is {intent}, more than one publish beyond its tail, which is {tail}"
+    return found, f"{path} could not be continued: {difference}." if difference else ""
+
+
+def _replace(path: Path, size: int, page: bytes, old: RingMapping | None) -> None:
+    """Give the name to a new ring, and then tell the readers of the old one."""
+    try:
+        create_file(path, size, page)
+        if old is not None:
+            old.words[layout.STATE] = State.SUPERSEDED
     finally:
-        os.close(descriptor)
+        if old is not None:
+            old.close()
