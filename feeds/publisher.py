@@ -56,7 +56,8 @@ class Publisher:
         if needed > free:
             raise SharedMemoryFull(
                 f"the rings of {self._connection.name} need {needed / 2**20:.0f} MiB in "
-                f"{self._connection.directory}, but only {free / 2**20:.0f} MiB are free there. Give /dev/shm more room (in a container: --shm-size)."
+                f"{self._connection.directory}, but only {free / 2**20:.0f} MiB are free there. "
+                "Give /dev/shm more room (in a container: --shm-size)."
             )
 
     def publish(self) -> None:
