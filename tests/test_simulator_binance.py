@@ -11,7 +11,8 @@ import pytest
 
 from feeds.capture import read_capture
 from feeds.simulator.binance import MOST_STREAMS, BinanceSpot
-from feeds.simulator.market import instruments, make_lap
+from feeds.simulator.instruments import instruments
+from feeds.simulator.market import make_lap
 from feeds.simulator.profile import Answer, RequestLimit, Subscriptions
 from feeds.simulator.source import MarketSource
 from feeds.simulator.tape import NUMBER, TIME

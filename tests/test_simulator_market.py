@@ -7,7 +7,8 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from feeds.simulator.market import FIRST_ID, MOST_SYMBOLS, EventKind, MarketLap, instruments, make_lap
+from feeds.simulator.instruments import MOST_SYMBOLS, instruments
+from feeds.simulator.market import FIRST_ID, EventKind, MarketLap, make_lap
 from ringbuf.errors import ParameterError
 
 SYMBOLS = 20

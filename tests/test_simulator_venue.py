@@ -141,10 +141,12 @@ def test_each_client_hears_the_capture_from_its_beginning(tmp_path: Path) -> Non
     async def test() -> None:
         path = capture_file(tmp_path)
         expected = captured_payloads(path, "btcusdt@trade")
-        async with replaying(path) as venue:
+        async with replaying(path, laps=None, speed=1.0) as venue:
+            tasks = asyncio.all_tasks()
             for _ in range(2):
                 async with client(venue.url + "?streams=btcusdt@trade") as websocket:
                     assert await receive(websocket, 3) == expected
+            await until(lambda: asyncio.all_tasks() == tasks)  # nobody hears the replays: they have ended
 
     run(test)
 
@@ -339,6 +341,17 @@ def test_the_venue_pings_and_counts_echoes() -> None:
     run(test)
 
 
+def test_a_client_that_echoes_outlives_the_deadline_of_every_ping() -> None:
+    async def test() -> None:
+        profile = BinanceSpot(ping_interval=0.25, pong_deadline=1.0)  # four pongs a second: five requests are allowed
+        source = MarketSource(symbols=1, actions=10)
+        async with SimulatedVenue(profile, source) as venue, client(venue.url):
+            await until(lambda: venue.stats.pongs_received >= 6)
+            assert (venue.stats.closed_without_pong, venue.connections) == (0, 1)
+
+    run(test)
+
+
 def test_a_client_that_does_not_echo_pings_is_closed(tmp_path: Path) -> None:
     async def test() -> None:
         profile = BinanceSpot(ping_interval=0.02, pong_deadline=0.05)
@@ -467,6 +480,49 @@ def test_a_silent_venue_answers_requests_and_resumes_a_replay_where_it_stood(tmp
             assert venue.stats.frames_sent == 0
             venue.speak()
             assert await receive(websocket, 4) == captured_payloads(path, "btcusdt@trade", "btcusdt@bookTicker")
+
+    run(test)
+
+
+def test_a_silent_paced_replay_makes_no_burst_when_it_resumes(tmp_path: Path) -> None:
+    async def test() -> None:
+        now = looks = 0
+
+        def clock() -> int:
+            nonlocal looks
+            looks += 1
+            return now
+
+        path = capture_file(tmp_path, frames=400, distance_ns=1_000_000)
+        url = "?streams=btcusdt@trade/btcusdt@bookTicker"
+        async with replaying(path, speed=1.0, clock=clock) as venue, client(venue.url + url) as websocket:
+            await receive(websocket, 1)
+            venue.go_silent()
+            now += 10**9
+            seen = looks
+            await until(lambda: looks > seen + 4)
+            venue.speak()
+            now += 10_000_000
+            await receive(websocket, 10)
+            seen = looks
+            await until(lambda: looks > seen + 4)
+            assert venue.stats.frames_sent <= 12
+
+    run(test)
+
+
+def test_a_client_that_stalls_the_market_at_full_speed_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("feeds.simulator.playback.STALL_SECONDS", 0.5)
+
+    async def test() -> None:
+        async with (
+            SimulatedVenue(BinanceSpot(), MarketSource(symbols=1, actions=100), speed=None) as venue,
+            client(venue.url + "?streams=btcusdt@trade") as websocket,
+        ):
+            with await handshake(venue.port, "/stream?streams=btcusdt@trade"):
+                while venue.stats.closed_too_slow == 0:
+                    await receive(websocket, 1_000)
+                await receive(websocket, 1_000)
 
     run(test)
 

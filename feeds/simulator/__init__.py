@@ -3,7 +3,7 @@
 It is how the demo runs without a network, how every provider is tested, and how users rehearse. A generic core and a
 profile per venue::
 
-    market.py    seeded events of N symbols       binance.py     one venue's words: routes, answers, frames
+    market.py    seeded events of symbols         binance.py     one venue's words: routes, answers, frames
     ../capture   frames of a capture              profile.py     what every venue's profile is
          │                                         │
          └── source.py  ──▶  tape.py: one lap of ready frames

@@ -28,7 +28,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import msgspec
 import orjson
 
-from feeds.simulator.market import SCALE, EventKind, Instrument, MarketLap
+from feeds.simulator.instruments import SCALE, Instrument
+from feeds.simulator.market import EventKind, MarketLap
 from feeds.simulator.profile import Answer, Limits, Subscriptions
 from feeds.simulator.tape import NUMBER, TIME, TapeFrame
 
@@ -64,7 +65,8 @@ class BinanceSpot:
     """The profile of Binance spot.
 
     Args:
-        ping_interval: Seconds between the venue's pings; the venue's own are 20.
+        ping_interval: Seconds between the venue's pings; the venue's own are 20. Below 0.2 the pongs alone break the
+            limit of five messages a second.
         pong_deadline: Seconds within which the payload must be echoed; the venue's own is a minute.
     """
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Protocol
 
 from feeds.capture import Direction, read_capture
-from feeds.simulator.market import DEFAULT_ACTIONS, instruments, make_lap
+from feeds.simulator.instruments import instruments
+from feeds.simulator.market import DEFAULT_ACTIONS, make_lap
 from feeds.simulator.pace import CapturedTimes, Schedule, Speed, SteadyRate
 from feeds.simulator.profile import VenueProfile
 from feeds.simulator.tape import Tape, TapeFrame
