@@ -12,7 +12,6 @@ A topic's records are told apart by their symbol and by whether they are aggrega
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -21,6 +20,10 @@ import numpy as np
 from feeds.contract import Numbering
 from feeds.records import Flag, Kind
 from ringbuf.records import RecordArray
+
+#: A number that falls back further than this begins a new count (a venue that restarted); less is disorder. Beyond what
+#: any venue repeats after a reconnect (some resend their last 1,000 trades).
+REORDER: Final = 4096
 
 #: DESIGN's intervals, in seconds and records.
 INTERVAL: Final = 0.05
@@ -38,7 +41,7 @@ class Hole:
 
     key: int
     seq: int
-    #: How many numbers are missing; 0 or less: how far the number went back (0 is a repetition).
+    #: How many numbers are missing; 0 or less: how far the number lies behind the highest (0 is a repetition).
     missing: int
 
 
@@ -48,7 +51,7 @@ class KindHousekeeping:
     def __init__(self, kind: Kind, numbering: Numbering | None) -> None:
         self.kind = kind
         self._numbering = numbering
-        self._last_number: np.ndarray[tuple[int], np.dtype[np.uint64]] = np.zeros(_GROWTH, np.uint64)
+        self._highest: np.ndarray[tuple[int], np.dtype[np.uint64]] = np.zeros(_GROWTH, np.uint64)
         #: Per key: ns of the newest record, and how many there have been.
         self.last_received: Integers = np.zeros(_GROWTH, np.int64)
         self.counts: Integers = np.zeros(_GROWTH, np.int64)
@@ -59,8 +62,8 @@ class KindHousekeeping:
 
     def forget(self, key: int) -> None:
         """Begin a topic's numbering anew: what it missed while nobody wanted it is no loss."""
-        if key < len(self._last_number):
-            self._last_number[key] = 0
+        if key < len(self._highest):
+            self._highest[key] = 0
 
     def look(self, records: RecordArray) -> list[Hole]:
         """Take in records, oldest first, and give the holes in their numbering."""
@@ -78,7 +81,7 @@ class KindHousekeeping:
 
     def _grow(self, size: int) -> None:
         while size > len(self.counts):
-            self._last_number = np.concatenate((self._last_number, np.zeros_like(self._last_number)))
+            self._highest = np.concatenate((self._highest, np.zeros_like(self._highest)))
             self.last_received = np.concatenate((self.last_received, np.zeros_like(self.last_received)))
             self.counts = np.concatenate((self.counts, np.zeros_like(self.counts)))
 
@@ -97,6 +100,7 @@ class KindHousekeeping:
         return lags
 
     def _holes(self, records: RecordArray, keys: Keys) -> list[Hole]:
+        """Check the numbering. Nearly always every topic goes on by one step, which columns show at once."""
         assert self._numbering is not None  # noqa: S101 - the caller has looked
         numbers = records[self._numbering.field]
         one_topic = keys[0] == keys[-1] and keys.min() == keys.max()  # then they are in order already
@@ -107,19 +111,35 @@ class KindHousekeeping:
         np.not_equal(keys[1:], keys[:-1], out=first[1:])
         previous = np.empty_like(numbers)
         previous[1:] = numbers[:-1]
-        previous[first] = self._last_number[keys[first]]
-        last = np.append(first[1:], True)
-        self._last_number[keys[last]] = np.maximum(numbers[last], self._last_number[keys[last]])
+        previous[first] = self._highest[keys[first]]
         # u64 differences wrap; read as i64 they are right as long as numbers move by less than 2**63.
         steps: Integers = (numbers - previous).view(np.int64)
-        wrong = (steps != 1) if self._numbering.consecutive else (steps <= 0)
-        wrong &= (previous != 0) & (numbers != 0)
-        return list(self._describe(np.flatnonzero(wrong), keys, seqs, steps))
+        odd = (steps != 1) if self._numbering.consecutive else (steps <= 0)
+        odd &= previous != 0
+        odd_keys = np.unique(keys[odd])
+        last = np.append(first[1:], True) & ~np.isin(keys, odd_keys)
+        self._highest[keys[last]] = numbers[last]
+        holes = []
+        for key in odd_keys.tolist():
+            of_key = keys == key
+            holes += self._walk(key, numbers[of_key].tolist(), seqs[of_key].tolist())
+        return holes
 
-    @staticmethod
-    def _describe(
-        places: np.ndarray[tuple[int], np.dtype[np.intp]], keys: Keys, seqs: RecordArray, steps: Integers
-    ) -> Iterator[Hole]:
-        for place in places.tolist():
-            step = int(steps[place])
-            yield Hole(int(keys[place]), int(seqs[place]), step - 1 if step > 0 else step)
+    def _walk(self, key: int, numbers: list[int], seqs: list[int]) -> list[Hole]:
+        """Follow one topic's numbers one by one, where something in them is odd."""
+        assert self._numbering is not None  # noqa: S101 - as above
+        holes = []
+        highest = int(self._highest[key])
+        for number, seq in zip(numbers, seqs, strict=True):
+            if number == 0:
+                continue
+            if number > highest:
+                if self._numbering.consecutive and highest and number > highest + 1:
+                    holes.append(Hole(key, seq, number - highest - 1))
+                highest = number
+            else:
+                holes.append(Hole(key, seq, number - highest))
+                if highest - number > REORDER:
+                    highest = number
+        self._highest[key] = highest
+        return holes

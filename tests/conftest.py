@@ -15,6 +15,9 @@ import pytest
 CAPTURES = Path(__file__).resolve().parents[2] / "shared" / "captures"
 
 
+_PREFIX = "tickring-test-"
+
+
 @pytest.fixture(scope="session")
 def captures() -> Path:
     """The folder of real captures."""
@@ -27,7 +30,7 @@ def captures() -> Path:
 def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A runtime directory of this test alone, in shared memory, and a state directory beside it; both removed."""
     parent = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - rings belong in shared memory
-    directory = Path(tempfile.mkdtemp(prefix="tickring-test-", dir=parent))
+    directory = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent))
     state = Path(tempfile.mkdtemp(prefix="tickring-state-"))
     monkeypatch.setenv("TICKRING_RUNTIME_DIR", str(directory))
     monkeypatch.setenv("TICKRING_STATE_DIR", str(state))
@@ -68,6 +71,8 @@ def nothing_stays() -> Iterator[None]:
 
 def _mine(path: Path) -> bool:
     try:
-        return path.name.startswith("tickring") and path.stat().st_uid == os.getuid()
+        # Another test run on this machine has directories of its own; they are none of our business.
+        others = path.name.startswith(_PREFIX) and not path.name.startswith(f"{_PREFIX}{os.getpid()}-")
+        return path.name.startswith("tickring") and not others and path.stat().st_uid == os.getuid()
     except FileNotFoundError:
         return False
