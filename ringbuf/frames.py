@@ -43,6 +43,10 @@ def to_pandas(records: Records) -> pd.DataFrame:
             return pd.Categorical.from_codes(
                 values.astype(np.int32) - 1, categories=pd.Index(records.names(namespace)[1:])
             )
+        if values.dtype.kind == "S":
+            return np.char.decode(
+                values, "utf-8", "replace"
+            )  # replaced: a text may be cut in the middle of a character
         return pd.DatetimeIndex(values).tz_localize("UTC") if values.dtype.kind == "M" else values
 
     return pd.DataFrame({name: column(name) for name in column_order(records.array.dtype.names or ())}, copy=False)

@@ -62,9 +62,11 @@ class RingMapping:
         if not self.closed:
             self.closed = True
             self.words.release()
-            # A view that is still held somewhere, perhaps by a traceback, must not fail the closing of everything else.
+            del self.records
+            # A view that is still held somewhere, perhaps by a traceback, must not fail the closing of everything else:
+            # then we only let go, and the memory is unmapped with that view.
             with suppress(BufferError):
-                del self.records
                 self.slots.release()
                 self._bytes.release()
                 self._mapped.close()
+            del self.slots, self._bytes, self._mapped

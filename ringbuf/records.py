@@ -89,6 +89,8 @@ class Records:
             for column, namespace in zip(columns, namespaces, strict=True):
                 if namespace is not None:
                     record[column] = self.names(namespace)[int(record[column])]
+                elif isinstance(record[column], bytes):
+                    record[column] = record[column].decode(errors="replace")
             yield record
 
     def to_numpy(self) -> RecordArray:

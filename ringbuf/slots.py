@@ -75,6 +75,17 @@ class SlotFile:
             raise self._corrupt(f"it has {size} bytes, less than a header")
         access = mmap.ACCESS_WRITE if self._write else mmap.ACCESS_READ
         mapped = mmap.mmap(self._descriptor, size, access=access)
+        try:
+            self._check(mapped)
+        except BaseException:
+            mapped.close()
+            raise
+        self._mapped = mapped
+        self._bytes = memoryview(mapped)
+        self._words = self._bytes[:_HEADER].cast("Q")
+        self._room = (size - _HEADER) // self.slot_size
+
+    def _check(self, mapped: mmap.mmap) -> None:
         magic, version, slot_size = _FIXED.unpack_from(mapped)
         (count,) = struct.unpack_from("<Q", mapped, _COUNT * 8)
         if magic != _MAGIC:
@@ -86,13 +97,9 @@ class SlotFile:
             )
         if slot_size != self.slot_size:
             raise self._corrupt(f"slot_size is {slot_size}, not {self.slot_size}")
-        # Asked again, because the writer may have grown the file since, and stored its new count.
+        # The file's size is asked again: its writer may have grown it since, and stored the new count.
         if _HEADER + count * slot_size > os.fstat(self._descriptor).st_size:
             raise self._corrupt(f"count is {count}, but the file is too short for so many slots")
-        self._mapped = mapped
-        self._bytes = memoryview(mapped)
-        self._words = self._bytes[:_HEADER].cast("Q")
-        self._room = (size - _HEADER) // slot_size
 
     def _corrupt(self, what: str) -> RingCorrupt:
         # The whole directory, because ids in its rings mean nothing without the names they were given from.
