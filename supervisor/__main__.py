@@ -1,0 +1,130 @@
+"""The supervisor process: ``python -P -m supervisor``.
+
+    take the instance's lock -> read the list -> listen -> bring the connections back -> carry out requests -> shut down
+
+It ends on SIGTERM, SIGINT (twice: at once), a client's `down`, or, when it was started for a session, when its last
+client has left; then it forgets its connections, because they were the session's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import faulthandler
+import fcntl
+import os
+import signal
+import sys
+from contextlib import suppress
+
+import structlog
+
+from feeds import logs
+from ringbuf.directory import instance_directory, open_file
+from ringbuf.errors import AlreadyRunning, TickringError
+from supervisor.control_server import ControlServer
+from supervisor.places import control_socket
+from supervisor.supervisor import Supervisor
+
+_log = structlog.get_logger()
+
+#: A session's last client may be a script whose next line starts another; seconds.
+_DESERTED_GRACE = 1.0
+#: A session's first client comes at once, or never; seconds.
+_FIRST_CLIENT_WITHIN = 30.0
+
+
+def take_lock() -> int:
+    """Make this process the instance's only supervisor. The kernel frees the lock at its end, however it ends.
+
+    Raises:
+        AlreadyRunning: another one runs.
+    """
+    path = instance_directory(create=True) / "supervisor.lock"
+    descriptor = open_file(path, write=True, create=True)
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise AlreadyRunning(
+            f"a supervisor already runs for {path.parent}: use it, or end it with `tickring down`."
+        ) from error
+    return descriptor
+
+
+async def supervise(*, session: bool = False) -> None:
+    """Run the supervisor until it is told to end.
+
+    Args:
+        session: end with the last client and forget the connections.
+
+    Raises:
+        AlreadyRunning: another supervisor runs for this instance.
+        TickringError: the directories or the list cannot be used.
+    """
+    lock = take_lock()
+    try:
+        server = ControlServer(control_socket(create=True))
+        supervisor = Supervisor(server.on_line)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, _end, supervisor)
+        await server.start(supervisor)
+        _log.info("supervisor up", pid=os.getpid(), session=session)
+        await supervisor.restore()
+        forget = await _until_end(supervisor, server, session=session)
+        _log.info("supervisor going down", forget=forget)
+        await supervisor.shut_down(forget=forget)
+        await server.close()
+    finally:
+        os.close(lock)
+
+
+def _end(supervisor: Supervisor) -> None:
+    if supervisor.ending.is_set():  # the second time: somebody means it
+        os._exit(130)
+    supervisor.ending.set()
+
+
+async def _until_end(supervisor: Supervisor, server: ControlServer, *, session: bool) -> bool:
+    """Wait for the end, and tell whether the connections are to be forgotten."""
+    ending: asyncio.Task[bool] = asyncio.create_task(supervisor.ending.wait())
+    waited_for: set[asyncio.Task[bool]] = {ending}
+    if session:
+        waited_for.add(asyncio.create_task(_deserted(server)))
+    await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
+    for task in waited_for:
+        task.cancel()
+    return session or supervisor.forgetting
+
+
+async def _deserted(server: ControlServer) -> bool:
+    """Wait until the session's clients have all been there and left."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_FIRST_CLIENT_WITHIN):
+            await server.visited.wait()
+    while server.clients:
+        server.deserted.clear()
+        await server.deserted.wait()
+        await asyncio.sleep(_DESERTED_GRACE)
+    return True
+
+
+def main() -> int:
+    """Run as a process; gives its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m supervisor", description="The tickring supervisor.")
+    parser.add_argument("--session", action="store_true", help="end with the last client, and forget its connections")
+    arguments = parser.parse_args()
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1)
+    logs.configure("supervisor")
+    try:
+        asyncio.run(supervise(session=arguments.session))
+    except TickringError as error:
+        _log.error("supervisor cannot run", error=str(error))
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
