@@ -315,7 +315,7 @@ def test_the_newest_records_are_given_without_moving_the_cursor(
 
 
 @pytest.mark.parametrize("point", ["after_tail", "before_validation"])
-@pytest.mark.parametrize("published", [1, 30, 64, 65, 200])
+@pytest.mark.parametrize("published", [1, 30, 64, 65, 97, 200])
 def test_the_newest_records_are_whole_even_when_the_writer_laps_the_copy(
     ring: Ring, monkeypatch: pytest.MonkeyPatch, point: str, published: int
 ) -> None:
@@ -337,6 +337,16 @@ def test_a_reader_may_look_at_what_the_ring_says_of_itself(ring: Ring) -> None:
     assert reader.writer_alive
     ring.connection.close()
     assert [reader.writer_alive, reader.epoch] == [False, 1]
+
+
+def test_a_process_that_later_got_the_writers_pid_is_not_taken_for_it(ring: Ring) -> None:
+    reader = ring.reader()
+    words = ring.writer._words
+    words[layout.WRITER_START] -= 5_000_000_000
+    assert not reader.writer_alive
+    words[layout.WRITER_START] += 5_000_000_000
+    words[layout.WRITER_PID] = 2**22 + 1  # beyond the kernel's largest
+    assert not reader.writer_alive
 
 
 def test_a_reader_cannot_change_the_ring(ring: Ring) -> None:

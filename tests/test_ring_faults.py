@@ -249,8 +249,9 @@ def test_the_lock_of_a_killed_writer_is_free_at_once(runtime: Path) -> None:
         with attach("venue", "trade") as reader:
             assert reader.writer_alive
             process.kill()
-            process.wait()
+            # Nobody has waited for it yet: a zombie is no writer.
             wait_until(lambda: not reader.writer_alive, "the writer's end is seen")
+        assert process.wait() == -9
         with ConnectionWriter("venue") as writer:
             assert writer.ring("trade", stream_dtype(), CAPACITY).continued
 
@@ -290,6 +291,7 @@ def small_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
 
 
 def test_a_full_shared_memory_is_one_clear_error_and_everything_else_goes_on(small_memory: Path) -> None:
+    assert "trade.ring needs 4.0 MiB" in reserve_in_a_process()
     with ConnectionWriter("venue") as writer:
         quotes = writer.ring("quote", stream_dtype(), 1024)
         with pytest.raises(SharedMemoryFull) as caught:
@@ -304,7 +306,6 @@ def test_a_full_shared_memory_is_one_clear_error_and_everything_else_goes_on(sma
             assert read_all(reader) == []
             assert reader.received == 100
         assert len(writer.ring("trade", stream_dtype(), 1024).header.ring_id) == 16
-    assert "trade.ring needs 4.0 MiB" in reserve_in_a_process()
 
 
 def test_an_old_ring_stays_in_use_when_there_is_no_room_for_a_larger_one(small_memory: Path) -> None:

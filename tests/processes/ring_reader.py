@@ -8,6 +8,7 @@ a torn record.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -98,6 +99,7 @@ def ended(reader: RingReader, epoch: int) -> bool:
 def main() -> None:
     """See the module."""
     connection, kind, epoch, how = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
+    test = os.getppid()  # without which it does not go on
     variant = Unvalidated if how == "unvalidated" else RingReader
     with variant(connection_directory(connection), kind, waiting=Impatient()) as reader:
         if how != "plain":
@@ -105,7 +107,7 @@ def main() -> None:
         sys.stdout.write("attached\n")
         sys.stdout.flush()
         seen, watch = Seen(start=reader.start), Watch(reader)
-        while not ended(reader, epoch) and not (how == "unvalidated" and seen.torn):
+        while not (ended(reader, epoch) or (how == "unvalidated" and seen.torn) or os.getppid() != test):
             before = reader.cursor
             records = reader.read(timeout=1.0)
             seen.reads += 1
