@@ -113,7 +113,7 @@ class ListenerSocket(WSListener):
         self._transport = transport
         self._alive.add(self)
         self._out = transport.underlying_transport
-        self._peer = self._out.get_extra_info("peername")[:2]
+        self._peer = (self._out.get_extra_info("peername") or ("gone", 0))[:2]  # IPv6 has four parts
         if hasattr(socket, "TCP_NOTSENT_LOWAT"):
             connection = self._out.get_extra_info("socket")
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)

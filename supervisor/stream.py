@@ -62,7 +62,10 @@ class Stream:
         self._pause = FIRST_PAUSE
 
     def place(self) -> Listener:
-        """Give an account that begins with the next record to be published."""
+        """Give an account that begins with the next record to be published.
+
+        While reading is behind it begins earlier, by what the rings hold beyond one read.
+        """
         now = self._clock()
         if self._rings.attached:
             self._read(now)

@@ -18,6 +18,7 @@ from websockets.sync.client import ClientConnection, connect
 from feeds.encoding import lines
 from feeds.records import Kind
 from ringbuf import RingReader
+from supervisor.frames import Opcode, server_frame
 
 _TOKEN = "s3cret/t+k=n"  # noqa: S105 - a test's
 
@@ -34,6 +35,7 @@ _ANSWERS: list[tuple[str, bytes, int]] = [
     ("an unknown opcode", masked(3, b"x"), 1002),
     ("a fragmented ping", masked(9, b"x", fin=False), 1002),
     ("a long ping", masked(9, bytes(126)), 1002),
+    ("an unknown opcode behind a ping", masked(9, b"x") + masked(3, b"x"), 1002),
     ("no mask", b"\x81\x01x", 1002),
     ("text that is not UTF-8", masked(1, b"\xff\xfe"), 1007),
     ("a large message", masked(2, bytes(65537)), 1009),
@@ -59,6 +61,7 @@ def test_every_illegal_frame_is_closed_with_its_code_and_disturbs_nobody(runtime
                     close = listener.read_to_end()
                     assert close is not None, what
                     assert (close.code, listener.objects()) == (code, []), what
+                    assert listener.raw.endswith(server_frame(Opcode.CLOSE, close.serialize())), what
             feed.publish(Kind.TRADE, 1)
             assert orjson.loads(bystander.recv(timeout=20))["seq"] == 0
         assert running.texts().count("connection open") <= len(_ANSWERS) + 1
@@ -219,8 +222,11 @@ def test_a_listener_that_is_slow_gets_one_notice_with_the_exact_number_and_goes_
 def test_a_listener_that_only_asks_and_never_reads_is_closed(runtime: Path) -> None:
     with broadcaster(hard=2**16) as running:
         running.bind()
-        running.serve("c")
-        with RawListener(running.port, small=True) as rude, connect(running.url(), proxy=None) as listener:
+        running.serve("c", "token")
+        with (
+            RawListener(running.port, small=True) as rude,  # it is not even admitted
+            connect(running.url("/?auth_token=token"), proxy=None) as listener,
+        ):
             rude.socket.settimeout(0.05)
             questions = masked(9, bytes(125)) * 500
             try:

@@ -58,6 +58,8 @@ class RawListener:
         self._protocol = Protocol(Side.CLIENT, state=State.OPEN, max_size=None)
         #: The frames that came.
         self.frames: list[Frame] = []
+        #: All bytes after the handshake.
+        self.raw = b""
         self.ended = False
 
     def send(self, data: bytes) -> None:
@@ -70,6 +72,7 @@ class RawListener:
         except ConnectionResetError:
             data = b""
         if data:
+            self.raw += data
             self._protocol.receive_data(data)
         else:
             self.ended = True
