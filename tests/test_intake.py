@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from processes.recorder_parts import Market, parse
 
 from feeds.records import DATA_KINDS, DTYPES, Kind
-from ringbuf import ConnectionWriter
+from ringbuf import ConnectionWriter, Records, RingReader, layout
 from ringbuf.directory import connection_directory
 from ringbuf.records import Loss
 from supervisor.intake import Cursor, Gathered, Intake, Miss, beyond, merged
@@ -267,6 +268,28 @@ def test_a_damaged_ring_is_told_once_and_the_others_are_read(market: Market) -> 
     assert intake.new_troubles() == []
     ring.write_bytes(whole)
     assert order(everything(intake)) == [("quote", 0), ("quote", 1)]
+    intake.close()
+
+
+def test_a_ring_that_becomes_damaged_while_it_is_read_leaves_the_cursor_behind_what_was_read(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    market.publish(Kind.TRADE, 40)
+    read = RingReader.read
+
+    def read_and_damage(reader: RingReader, limit: int | None = None) -> Records:
+        records = read(reader, limit)
+        with (market.writer.directory / "trade.ring").open("r+b") as ring:
+            os.pwrite(ring.fileno(), bytes(8), layout.TAIL * 8)
+        return records
+
+    monkeypatch.setattr(RingReader, "read", read_and_damage)
+    intake = Intake("crypto", {}, fresh=True)
+    gathered = everything(intake)
+    assert order(gathered) == [("trade", seq) for seq in range(16)]
+    assert gathered.cursors[Kind.TRADE].seq == 16
+    (trouble,) = intake.new_troubles()
+    assert "tail is 0" in trouble
     intake.close()
 
 

@@ -12,9 +12,12 @@ from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
+from processes.recorder_crashes import Sweep
 from processes.recorder_parts import BEGIN, Market, gaps, number, parse, reading, recorded, recorder, request, rows
+from processes.running import running
 from waiting import wait_until
 
 from feeds.records import Kind
@@ -525,11 +528,26 @@ def kill_while_it_records(
 
 
 @pytest.mark.fault
+@pytest.mark.parametrize("limit", [None, 7])
+def test_kill_9_before_any_statement_repeats_nothing_and_loses_nothing(
+    path: Path, runtime: Path, limit: int | None
+) -> None:
+    with running("recorder_crashes", path, limit or 0) as process:
+        assert process.stdout is not None
+        sweep = msgspec.json.decode(process.stdout.read(), type=Sweep)
+    assert sweep.children > 30  # opening, recording and closing are so many statements at least
+    assert recorded(path) == (sweep.order if limit is None else sweep.order[-limit:])
+    assert number(path, "pruned") == len(sweep.order) - len(recorded(path))
+    assert [row.seq for row in rows(path, "records_events")] == list(range(sweep.events))
+    assert gaps(path) == []
+
+
+@pytest.mark.fault
 def test_kill_9_at_any_moment_repeats_nothing_and_loses_nothing_that_the_rings_hold(
     path: Path, large_market: Market
 ) -> None:
     market = large_market
-    kill_while_it_records(path, market, random.Random(11), 8)
+    kill_while_it_records(path, market, random.Random(11), 4)
     assert gaps(path) == []
     for kind in (Kind.TRADE, Kind.QUOTE):
         truth = [seq for one, seq in market.order if one == kind]
@@ -545,9 +563,9 @@ def test_kill_9_at_any_moment_repeats_nothing_and_loses_nothing_that_the_rings_h
 
 @pytest.mark.fault
 def test_kill_9_with_rings_that_overwrite_accounts_for_every_record_once(path: Path, market: Market) -> None:
-    kill_while_it_records(path, market, random.Random(12), 5, overrun=6000)
+    kill_while_it_records(path, market, random.Random(12), 3, overrun=6000)
     found = gaps(path)
-    assert len(found) >= 5
+    assert len(found) >= 3
     for kind in (Kind.TRADE, Kind.QUOTE):
         seqs = [seq for one, seq in recorded(path) if one == kind]
         lost = [seq for one, first, count, _ in found if one == kind for seq in range(first, first + count)]
@@ -560,7 +578,7 @@ def test_kill_9_with_rings_that_overwrite_accounts_for_every_record_once(path: P
 @pytest.mark.fault
 def test_kill_9_with_a_limit_leaves_the_newest_and_counts_the_rest(path: Path, large_market: Market) -> None:
     market = large_market
-    kill_while_it_records(path, market, random.Random(13), 5, limit=100)
+    kill_while_it_records(path, market, random.Random(13), 3, limit=100)
     assert len(recorded(path)) == 100
     assert number(path, "pruned") == len(market.order) - 100
     for kind in (Kind.TRADE, Kind.QUOTE):
