@@ -128,7 +128,10 @@ def test_a_writer_killed_while_it_builds_a_ring_leaves_nothing_that_stays(runtim
 
 @pytest.mark.stress
 def test_readers_live_through_writers_killed_at_random_points(runtime: Path) -> None:
-    """Large records and batches, so that a writer spends most of its time inside a publish, and is killed there."""
+    """Large records and batches, so that a writer is often inside a publish: about every fifth one dies there.
+
+    Which ones do is chance, so nothing is said of it here; dying there for certain is tested above.
+    """
     shape, capacity, killed = 64, 1024, 6
     dice = random.Random(7)
     with ExitStack() as stack:
