@@ -11,9 +11,6 @@ A ring appears with the first record of its kind, so `attach` is called again an
 given: (ring_id, seq) of every kind. A ring of another identity is read from the oldest record that it holds, and the
 change is told as a miss. What went by before an intake that begins `fresh` is no miss: nobody had asked for it.
 
-Per kind, records and misses wait in one list, in the ring's order. So whatever is taken from its front, the cursor
-that belongs to it is exact.
-
 A ring that cannot be read (damaged, foreign, of another layout) is a trouble, told once; the others are read on.
 """
 
@@ -22,136 +19,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 import numpy as np
 
-from feeds.encoding import lines
-from feeds.records import DATA_KINDS, DTYPES, KIND_NUMBER, Kind
+from feeds.records import DATA_KINDS, DTYPES, Kind
 from ringbuf.directory import connection_directory
 from ringbuf.errors import ParameterError, RingError, RingNotFound, RingVersionError
 from ringbuf.reader import JUMP_FRACTION, RingReader
-from ringbuf.records import Loss, RecordArray, Records
+from ringbuf.records import Loss
+from supervisor.gathered import Batch, Cursor, Gathered, Miss, merged
 
 #: Records of one kind that wait at most where all are kept: a quarter of a default ring, 4 MiB, 0.1 s of work.
 BATCH: Final = 2**15
-
-_Integers: TypeAlias = np.ndarray[tuple[int], np.dtype[Any]]
-
-
-@dataclass(frozen=True)
-class Cursor:
-    """The next record to read of a ring; the seq means nothing without the ring's identity, in hex."""
-
-    ring_id: str
-    seq: int
-
-
-@dataclass(frozen=True)
-class Miss:
-    """Records [first, first + count) of a ring that were published but could not be read.
-
-    With `Loss.REPLACED` they are what the new ring had overwritten already, and what the old one held at last beyond
-    the cursor is unknown; `count` may be 0 then.
-    """
-
-    kind: Kind
-    ring_id: str
-    first: int
-    count: int
-    reason: Loss
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Records of one read, with the identity of their ring."""
-
-    kind: Kind
-    ring_id: str
-    records: Records
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    @property
-    def received(self) -> _Integers:
-        """When each record came, in ns."""
-        return self.records["received"].view("<i8")
-
-    def part(self, chosen: slice | _Integers) -> Batch:
-        """Give some of the records."""
-        array: RecordArray = self.records.array[chosen]
-        return replace(self, records=Records(array, self.records.connection, self.records.kind, self.records.names))
-
-
-@dataclass
-class Gathered:
-    """What has been read of every kind, oldest first, and the cursors behind it."""
-
-    streams: dict[Kind, list[Batch | Miss]] = field(default_factory=dict)
-    #: Data records that were read, but not kept because of the limit.
-    dropped: int = 0
-    cursors: dict[Kind, Cursor] = field(default_factory=dict)
-
-    @property
-    def data(self) -> list[Batch]:
-        """The data records."""
-        return [batch for kind in DATA_KINDS for batch in self.batches(kind)]
-
-    @property
-    def count(self) -> int:
-        """How many data records were read."""
-        return self.dropped + sum(map(len, self.data))
-
-    @property
-    def misses(self) -> list[Miss]:
-        """What is missing."""
-        return [item for stream in self.streams.values() for item in stream if isinstance(item, Miss)]
-
-    def batches(self, kind: Kind) -> list[Batch]:
-        """The records of a kind."""
-        return [item for item in self.streams.get(kind, ()) if isinstance(item, Batch)]
-
-    def waiting(self, kind: Kind) -> int:
-        """How many records of a kind there are."""
-        return sum(map(len, self.batches(kind)))
-
-
-def merged(batches: list[Batch], limit: int | None = None) -> list[bytes]:
-    """Encode records of several kinds in the order (received, kind, seq), keeping each ring's own order.
-
-    Args:
-        batches: per kind oldest first.
-        limit: encode only the newest so many.
-    """
-    keep = _order(batches)
-    if limit is not None:
-        keep = keep[-limit:]
-    chosen = np.sort(keep)
-    texts: list[bytes] = []
-    first = 0
-    for batch in batches:
-        low, high = np.searchsorted(chosen, (first, first + len(batch)))
-        texts += lines(batch.part(chosen[low:high] - first).records)
-        first += len(batch)
-    return [texts[place] for place in np.searchsorted(chosen, keep).tolist()]
-
-
-def _order(batches: list[Batch]) -> _Integers:
-    """Give the places of all records, batch after batch, in merged order."""
-    if not batches:
-        return np.empty(0, np.int64)
-    latest = dict.fromkeys(Kind, np.iinfo(np.int64).min)
-    times: list[_Integers] = []
-    for batch in batches:
-        # A clock set back must not turn a ring's own order round: a record counts as no older than the one before it.
-        times.append(np.maximum.accumulate(np.maximum(batch.received, latest[batch.kind])))
-        latest[batch.kind] = int(times[-1][-1])
-    numbers = np.repeat([KIND_NUMBER[batch.kind] for batch in batches], [len(batch) for batch in batches])
-    # The sort is stable, so that within a kind equal times stay in the order of seq.
-    return np.lexsort((numbers, np.concatenate(times)))
 
 
 class Intake:

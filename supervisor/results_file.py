@@ -21,9 +21,10 @@ from pathlib import Path
 
 from feeds.records import Kind
 from ringbuf.errors import ParameterError, ResultsFileError
-from supervisor.intake import Cursor, beyond
+from supervisor.gathered import Cursor
+from supervisor.intake import beyond
+from supervisor.results_schema import check_table_name, read_cursors
 from supervisor.snapshot_file import described, resolved
-from supervisor.snapshots import check_table_name, read_cursors
 
 
 def read_results(results_file: str, table_name: str, connection: str, limit: int | None) -> list[bytes]:

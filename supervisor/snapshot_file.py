@@ -12,8 +12,7 @@
     <table_name> ...     see `snapshots`
 
 SQLite before 3.51.3 can corrupt a WAL database that two connections write or checkpoint at the same moment, so a second
-recorder is kept out by a lock (`lockf`, which the kernel frees even after SIGKILL) beside the database: on the database
-itself it would get into the way of SQLite's own locks, which fall when any descriptor of the file is closed.
+recorder is kept out by a lock (see `file_lock`).
 
 Checkpoints are ours alone: PASSIVE after every 4 MiB written, TRUNCATE at the end. After any error the file must be
 closed and opened again, which is the same as coming back after a crash; the caller does that.
@@ -21,7 +20,6 @@ closed and opened again, which is the same as coming back after a crash; the cal
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -30,6 +28,7 @@ from pathlib import Path
 from typing import Final
 
 from ringbuf.errors import ParameterError, ResultsFileError
+from supervisor.file_lock import FileLock
 
 #: "TICK": tells `file` and a stranger whose database it is.
 APPLICATION_ID: Final = 0x5449434B
@@ -48,53 +47,6 @@ CREATE TABLE IF NOT EXISTS tickring_tables (table_name TEXT PRIMARY KEY COLLATE 
 CREATE TABLE IF NOT EXISTS tickring_cursors (table_name TEXT NOT NULL COLLATE NOCASE, kind TEXT NOT NULL,
     ring_id TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (table_name, kind));
 """
-
-_held: set[Path] = set()
-
-
-class FileLock:
-    """The right to write one results file. Held until `release` or the process's end, however that comes."""
-
-    def __init__(self, path: Path) -> None:
-        """Take the lock of the results file at `path`.
-
-        Raises:
-            ResultsFileError: someone holds it, or its directory cannot be written.
-        """
-        self._path = path.with_name(f"{path.name}-writer")
-        if self._path in _held:
-            raise ResultsFileError(f"{path} is still open here. Try again.")
-        while True:
-            self._descriptor = self._lock(path)
-            with suppress(FileNotFoundError):
-                if self._path.stat().st_ino == os.fstat(self._descriptor).st_ino:
-                    break
-            os.close(self._descriptor)  # its last holder removed it between our open and our lock: take the new one
-        _held.add(self._path)
-
-    def _lock(self, path: Path) -> int:
-        try:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError as error:
-            raise ResultsFileError(
-                f"{path} cannot be written: {self._path}: {error.strerror}. Choose another results_file, or give "
-                "yourself the right to write there."
-            ) from error
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(descriptor)
-            raise ResultsFileError(
-                f"another recorder writes {path}. Choose another results_file, or end the connection there."
-            ) from error
-        return descriptor
-
-    def release(self) -> None:
-        """Give the lock up; doing so twice is harmless."""
-        if self._path in _held:
-            _held.discard(self._path)
-            self._path.unlink(missing_ok=True)
-            os.close(self._descriptor)
 
 
 class SnapshotFile:

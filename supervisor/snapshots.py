@@ -1,11 +1,5 @@
 """One connection's table in a results file, and the transaction that is a snapshot.
 
-For a table ``records``::
-
-    records          id INTEGER PRIMARY KEY AUTOINCREMENT, message TEXT     data records as JSON, oldest first
-    records_events   the same                                               event records, and gaps of the recording
-    records_trade    view: id and the kind's fields as columns              likewise _quote, _candle, _level, _price
-
 One snapshot is one transaction::
 
     new records --> newest `limit` --> encode --> DELETE the oldest, INSERT the new   records
@@ -16,86 +10,36 @@ so that after any crash rows and cursors belong together: a resumed recording re
 the rings still hold. `limit` is exact after every commit; ids go on over rows that were never written, and those count
 as pruned just like rows that were deleted. ``started`` is 0 until the first commit: before it, what the rings had
 overwritten is no gap.
-
-A gap reads ``{"date":...,"type":"gap","kind":"trade","first":8,"count":16,"reason":"overwritten","ring_id":"5f..."}``:
-`count` records from seq `first` on were published in that ring and are not in the table. The reason is "overwritten",
-"void" (never finished by a provider that was killed) or "replaced" (another ring has taken the place; what the old one
-held beyond the last snapshot is unknown).
 """
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from collections.abc import Sequence
 from itertools import count
 from typing import Final
 
-import orjson
-
-from feeds.encoding import format_time, lines
-from feeds.records import DATA_KINDS, DTYPES, Kind
+from feeds.encoding import lines
+from feeds.records import DATA_KINDS, Kind
 from ringbuf.errors import ParameterError, ResultsFileError
-from ringbuf.frames import column_order
-from supervisor.intake import Cursor, Gathered, Miss, merged
+from supervisor.gathered import Cursor, Gathered, merged
+from supervisor.results_schema import (
+    SHAPE,
+    check_table_name,
+    existing,
+    gap_text,
+    has_shape,
+    last_id,
+    read_cursors,
+    table_names,
+    view_statement,
+)
 from supervisor.snapshot_file import SnapshotFile
+
+__all__ = ["EVENTS_KEPT", "SnapshotTable", "check_table_name"]
 
 #: With a limit, so many events and gaps are kept: days of a bad line, 2 MB.
 EVENTS_KEPT: Final = 10_000
-
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
-_SHAPE: Final = "(id INTEGER PRIMARY KEY AUTOINCREMENT, message TEXT)"
-
-
-def check_table_name(table_name: str) -> str:
-    """Give back `table_name` if a table of results can have it.
-
-    Raises:
-        ParameterError: it is no plain identifier, or a name that SQLite or tickring keeps for itself.
-    """
-    if not _NAME.fullmatch(table_name):
-        raise ParameterError(
-            f"{table_name!r} cannot name a table: use 1 to 63 letters, digits or '_', the first one no digit."
-        )
-    if table_name.lower().startswith(("sqlite_", "tickring_")):
-        raise ParameterError(f"{table_name!r} is a reserved name: choose one that does not begin so.")
-    return table_name
-
-
-def view_statement(table_name: str, kind: Kind) -> str:
-    """Write the statement that makes a kind's typed view."""
-    fields = [name for name in column_order(DTYPES[kind].names or ()) if name != "type"]
-    columns = ", ".join(f"json_extract(message, '$.{name}') AS \"{name}\"" for name in fields)
-    return (
-        f'CREATE VIEW "{table_name}_{kind}" AS SELECT id, {columns} FROM "{table_name}" '  # noqa: S608 - checked name
-        f"WHERE json_extract(message, '$.type') = '{kind}'"
-    )
-
-
-def read_cursors(database: sqlite3.Connection, table_name: str) -> dict[Kind, Cursor]:
-    """Give where each kind's recording into a table goes on."""
-    rows = database.execute("SELECT kind, ring_id, seq FROM tickring_cursors WHERE table_name = ?", (table_name,))
-    known = set(Kind)
-    return {Kind(_text(kind)): Cursor(_text(ring_id), seq) for kind, ring_id, seq in rows if _text(kind) in known}
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value  # bytes where the reader wants rows as they are
-
-
-def gap_text(miss: Miss, now_ns: int) -> bytes:
-    """Write a miss as the table of events has it."""
-    return orjson.dumps(
-        {
-            "date": format_time(now_ns),
-            "type": "gap",
-            "kind": miss.kind,
-            "first": miss.first,
-            "count": miss.count,
-            "reason": miss.reason,
-            "ring_id": miss.ring_id,
-        }
-    )
 
 
 class SnapshotTable:
@@ -127,15 +71,15 @@ class SnapshotTable:
             self._data_version = self._version(database)
 
     def _make_tables(self, database: sqlite3.Connection) -> None:
-        tables = {_text(name).lower() for (name,) in database.execute("SELECT table_name FROM tickring_tables")}
+        tables = table_names(database)
         if self.name.lower() in {f"{name}_events" for name in tables} or self.events_name.lower() in tables:
             raise self._refusal(self.name, "would mix with another table's events")
         for name in (self.name, self.events_name):
-            made = _made(database, name)
+            made = existing(database, name)
             if made is None:
-                database.execute(f'CREATE TABLE "{name}" {_SHAPE}')
-            elif made[0] != "table" or not _has_shape(database, name, made[1]):
-                raise self._refusal(name, f"has another shape than {_SHAPE}")
+                database.execute(f'CREATE TABLE "{name}" {SHAPE}')
+            elif made[0] != "table" or not has_shape(database, name, made[1]):
+                raise self._refusal(name, f"has another shape than {SHAPE}")
 
     def _refusal(self, name: str, why: str) -> ResultsFileError:
         return ResultsFileError(f"{name} in {self.file.path} {why}. Choose another table_name or results_file.")
@@ -143,7 +87,7 @@ class SnapshotTable:
     def _make_views(self, database: sqlite3.Connection) -> None:
         for kind in DATA_KINDS:
             name, wanted = f"{self.name}_{kind}", view_statement(self.name, kind)
-            made = _made(database, name)
+            made = existing(database, name)
             if made is not None and made[0] != "view":
                 raise self._refusal(name, f"stands where the view of {kind} records belongs")
             if made is not None and made[1] != wanted:
@@ -178,8 +122,8 @@ class SnapshotTable:
     def _count(self, database: sqlite3.Connection) -> None:
         """Count rows and find the newest ids; again whenever a stranger has written."""
         (self._rows,) = database.execute(f'SELECT count(*) FROM "{self.name}"').fetchone()  # noqa: S608
-        self._last_id = _last_id(database, self.name)
-        self._last_event_id = _last_id(database, self.events_name)
+        self._last_id = last_id(database, self.name)
+        self._last_event_id = last_id(database, self.events_name)
 
     @staticmethod
     def _version(database: sqlite3.Connection) -> int:
@@ -271,21 +215,3 @@ class SnapshotTable:
             "UPDATE tickring_tables SET started = ?, pruned = ?, lost = ? WHERE table_name = ?",
             (int(self.started), self.pruned, self.lost, self.name),
         )
-
-
-def _made(database: sqlite3.Connection, name: str) -> tuple[str, str] | None:
-    """Give type and statement of what has this name; SQLite's names ignore case."""
-    found = database.execute("SELECT type, sql FROM sqlite_master WHERE name = ? COLLATE NOCASE", (name,)).fetchone()
-    return None if found is None else (found[0], found[1])
-
-
-def _has_shape(database: sqlite3.Connection, name: str, statement: str) -> bool:
-    columns = [(row[1].lower(), row[2].upper(), row[5]) for row in database.execute(f'PRAGMA table_info("{name}")')]
-    wanted = [("id", "INTEGER", 1), ("message", "TEXT", 0)]
-    return columns == wanted and "AUTOINCREMENT" in statement.upper()
-
-
-def _last_id(database: sqlite3.Connection, name: str) -> int:
-    """The largest id that the table has ever had."""
-    row = database.execute("SELECT seq FROM sqlite_sequence WHERE name = ? COLLATE NOCASE", (name,)).fetchone()
-    return int(row[0]) if row is not None else 0

@@ -14,7 +14,8 @@ from feeds.records import DATA_KINDS, DTYPES, Kind
 from ringbuf import ConnectionWriter, Records, RingReader, layout
 from ringbuf.directory import connection_directory
 from ringbuf.records import Loss
-from supervisor.intake import Cursor, Gathered, Intake, Miss, beyond, merged
+from supervisor.gathered import Cursor, Gathered, Miss, merged
+from supervisor.intake import Intake, beyond
 
 
 @pytest.fixture
@@ -44,14 +45,6 @@ def test_kinds_are_merged_by_the_time_they_were_received(market: Market) -> None
     assert order(gathered, 5) == market.order[-5:]
     assert order(gathered, 100) == market.order
     assert gathered.count == 12
-    intake.close()
-
-
-def test_records_received_at_once_come_in_the_order_of_kinds(market: Market) -> None:
-    for kind in (Kind.PRICE, Kind.QUOTE, Kind.TRADE):
-        market.publish(kind, 2, step=0)
-    intake = Intake("crypto", {})
-    assert order(everything(intake)) == [(kind, seq) for kind in ("trade", "quote", "price") for seq in (0, 1)]
     intake.close()
 
 

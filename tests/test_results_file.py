@@ -14,7 +14,7 @@ from processes.recorder_parts import Market, parse, request
 from feeds.records import Kind
 from ringbuf.directory import connection_directory
 from ringbuf.errors import ParameterError, ResultsFileError
-from supervisor.recorder import OpenFiles, Recording
+from supervisor.recording import OpenFiles, Recording
 from supervisor.results_file import read_results
 
 

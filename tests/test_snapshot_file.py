@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 import stat
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -15,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ringbuf.errors import ParameterError, ResultsFileError
-from supervisor.snapshot_file import APPLICATION_ID, FileLock, SnapshotFile, resolved
+from supervisor.snapshot_file import APPLICATION_ID, SnapshotFile, resolved
 
 
 @pytest.fixture
@@ -172,61 +169,6 @@ def test_a_path_must_be_absolute_and_links_lead_to_one_file(tmp_path: Path) -> N
         resolved("results.db")
     (tmp_path / "link.db").symlink_to(tmp_path / "results.db")
     assert resolved(str(tmp_path / "link.db")) == resolved(f"{tmp_path}/x/../results.db")
-
-
-def test_a_second_writer_in_this_process_is_kept_out_until_the_first_leaves(path: Path) -> None:
-    file = SnapshotFile(path)
-    with pytest.raises(ResultsFileError, match="still open"):
-        SnapshotFile(path)
-    file.close()
-    SnapshotFile(path).close()
-
-
-HOLD = """
-import sys
-from pathlib import Path
-from supervisor.snapshot_file import SnapshotFile
-file = SnapshotFile(Path(sys.argv[1]))
-sys.stdout.write("open\\n"); sys.stdout.flush(); sys.stdin.read()
-"""
-
-
-@pytest.mark.fault
-def test_a_second_writer_process_is_kept_out_and_the_lock_falls_with_kill_9(path: Path) -> None:
-    root = str(Path(__file__).resolve().parents[1])
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(path)],
-        env={**os.environ, "PYTHONPATH": root},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"open\n"
-        with pytest.raises(ResultsFileError, match="another recorder writes"):
-            SnapshotFile(path)
-        holder.kill()
-    assert path.with_name(f"{path.name}-writer").exists()
-    SnapshotFile(path).close()
-    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
-
-
-def test_a_lock_whose_file_was_removed_meanwhile_is_taken_anew(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sidecar = path.with_name(f"{path.name}-writer")
-    real, calls = fcntl.lockf, 0
-
-    def removed_before(descriptor: int, how: int) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == 1:
-            sidecar.unlink()  # its last holder left between our open and our lock
-        real(descriptor, how)
-
-    monkeypatch.setattr(fcntl, "lockf", removed_before)
-    lock = FileLock(path)
-    assert calls == 2
-    assert sidecar.exists()
-    lock.release()
-    assert not sidecar.exists()
 
 
 def test_a_failed_transaction_leaves_nothing_and_says_why(path: Path) -> None:

@@ -15,9 +15,11 @@ from feeds.records import DATA_KINDS, DTYPES, Kind
 from ringbuf.errors import ParameterError, ResultsFileError
 from ringbuf.records import Loss
 from supervisor import snapshots
-from supervisor.intake import Cursor, Gathered, Intake, Miss
+from supervisor.gathered import Cursor, Gathered
+from supervisor.intake import Intake
+from supervisor.results_schema import read_cursors, view_statement
 from supervisor.snapshot_file import SnapshotFile
-from supervisor.snapshots import SnapshotTable, check_table_name, gap_text
+from supervisor.snapshots import SnapshotTable
 
 NOW = BEGIN + 1
 
@@ -197,14 +199,6 @@ def test_with_a_limit_events_do_not_grow_without_end(
     snapshotter.close()
 
 
-def test_a_gap_reads_so() -> None:
-    miss = Miss(Kind.TRADE, "5f" * 16, 8, 16, Loss.OVERWRITTEN)
-    assert gap_text(miss, 1731387093083000000).decode() == (
-        '{"date":"2024-11-12T04:51:33.083000+00:00","type":"gap","kind":"trade","first":8,"count":16,'
-        f'"reason":"overwritten","ring_id":"{"5f" * 16}"}}'
-    )
-
-
 def test_what_the_ring_overwrote_is_written_down_and_counted(file: SnapshotFile, path: Path, market: Market) -> None:
     market.publish(Kind.TRADE, 10)
     snapshotter = Snapshotter(file, None)
@@ -246,7 +240,7 @@ def test_a_commit_that_fails_leaves_neither_rows_nor_cursors(file: SnapshotFile,
     market.publish(Kind.TRADE, 3)
     snapshotter = Snapshotter(file, None)
     snapshotter.snapshot()
-    cursors = snapshots.read_cursors(file.database, "records")
+    cursors = read_cursors(file.database, "records")
     file.database.execute(  # the last statement of the transaction fails
         "CREATE TRIGGER no BEFORE UPDATE ON tickring_tables BEGIN SELECT RAISE(ABORT, 'the disk went away'); END"
     )
@@ -254,7 +248,7 @@ def test_a_commit_that_fails_leaves_neither_rows_nor_cursors(file: SnapshotFile,
     with pytest.raises(ResultsFileError, match="the disk went away"):
         snapshotter.snapshot()
     assert recorded(path) == market.order[:3]
-    assert snapshots.read_cursors(file.database, "records") == cursors
+    assert read_cursors(file.database, "records") == cursors
     snapshotter.close()
 
 
@@ -334,15 +328,7 @@ def test_a_view_of_an_older_version_is_made_anew(file: SnapshotFile) -> None:
     file.database.execute("CREATE VIEW records_trade AS SELECT 1")
     SnapshotTable(file, "records", "crypto", None)
     (statement,) = file.database.execute("SELECT sql FROM sqlite_master WHERE name = 'records_trade'").fetchone()
-    assert statement == snapshots.view_statement("records", Kind.TRADE)
-
-
-@pytest.mark.parametrize(
-    "name", ["", "1st", 'x"; DROP TABLE y', "a b", "é", "sqlite_x", "SQLite_x", "tickring_tables", "x" * 64]
-)
-def test_what_cannot_name_a_table(name: str) -> None:
-    with pytest.raises(ParameterError):
-        check_table_name(name)
+    assert statement == view_statement("records", Kind.TRADE)
 
 
 @pytest.mark.parametrize("name", ["records", "_", "select", "R2_d2", "x" * 63])

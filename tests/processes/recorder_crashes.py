@@ -20,7 +20,7 @@ import msgspec
 from feeds.records import Kind
 from processes.recorder_parts import Market, request
 from supervisor import snapshot_file
-from supervisor.recorder import OpenFiles, Recording
+from supervisor.recording import OpenFiles, Recording
 
 
 class Sweep(msgspec.Struct):
