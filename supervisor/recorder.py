@@ -18,12 +18,13 @@ from contextlib import suppress
 
 import msgspec
 
+from feeds import logs
 from feeds.child import run_child
 from feeds.messages import Problem
 from feeds.pipe import ControlPipe
 from ringbuf.errors import ConnectionExists, TickringError, UnknownConnection
 from supervisor.messages import Commit, Done, Notice, Record, Release, ToRecorder
-from supervisor.recording import OpenFiles, Recording
+from supervisor.recording import OpenFiles, Recording, unforeseen
 
 
 class Recorder:
@@ -47,6 +48,8 @@ class Recorder:
                     self._release(message)
         except TickringError as error:
             self._tell(Done(message.id, Problem.of(error)))
+        except Exception as error:  # noqa: BLE001 - a fault in one recording must not end the others
+            self._tell(Done(message.id, Problem.of(unforeseen(message.connection, error))))
         else:
             self._tell(Done(message.id))
 
@@ -88,6 +91,7 @@ async def _run(recording: Recording) -> None:
 
 async def main(pipe: ControlPipe[ToRecorder], stopping: asyncio.Event) -> int:
     """Serve the supervisor until the pipe ends or SIGTERM asks to stop."""
+    logs.configure("recorder")
     recorder = Recorder(pipe.send)
     stop = asyncio.ensure_future(stopping.wait())
     try:

@@ -17,11 +17,12 @@ when it works again. One recording's trouble is no other's.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeAlias
+
+import structlog
 
 from ringbuf.directory import check_name
 from ringbuf.errors import ParameterError, ResultsFileError, TickringError
@@ -41,11 +42,19 @@ LONGEST_RETRY: Final = 5.0
 #: Takes a line for people.
 Tell: TypeAlias = Callable[[Notice], None]
 
+_log = structlog.get_logger()
+
 
 def next_look(quarters: float, elapsed: float) -> float:
     """Give the seconds until the next look at rings that advanced by this part of a quarter in this many seconds."""
     wanted = elapsed / quarters / 2 if quarters > 0 else LONGEST_LOOK
     return min(max(wanted, SHORTEST_LOOK), LONGEST_LOOK)
+
+
+def unforeseen(connection: str, error: Exception) -> ResultsFileError:
+    """Log a fault of ours with its stack, and give it as an error that can be told."""
+    _log.exception("fault in a recording", connection=connection)
+    return ResultsFileError(f"{connection} cannot be recorded: {type(error).__name__}: {error}. Please report it.")
 
 
 class OpenFiles:
@@ -139,9 +148,8 @@ class Recording:
                 return self._look(self._open(), now)
         except TickringError as error:
             self._fail(error)
-        except Exception as error:  # a fault in one recording must not end the others
-            logging.getLogger(__name__).exception("recording of %s", self.request.connection)
-            self._fail(ResultsFileError(f"{type(error).__name__}: {error}."))
+        except Exception as error:  # noqa: BLE001 - a fault in one recording must not end the others
+            self._fail(unforeseen(self.request.connection, error))
         return self._due - now
 
     def _look(self, table: SnapshotTable, now: float) -> float:
@@ -186,6 +194,10 @@ class Recording:
         except TickringError as error:
             self._fail(error)
             raise
+        except Exception as error:  # as in `step`
+            problem = unforeseen(self.request.connection, error)
+            self._fail(problem)
+            raise problem from error
 
     def _fail(self, error: TickringError) -> None:
         if self._table is not None:

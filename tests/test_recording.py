@@ -254,7 +254,7 @@ def test_a_damaged_ring_is_told_once_and_the_others_go_on(harness: Harness, path
 
 
 def test_an_unforeseen_fault_is_told_and_the_recording_goes_on(
-    harness: Harness, path: Path, market: Market, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    harness: Harness, path: Path, market: Market, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recording = harness.record(path)
     market.publish(Kind.TRADE, 5)
@@ -262,7 +262,6 @@ def test_an_unforeseen_fault_is_told_and_the_recording_goes_on(
         patch.setattr("supervisor.snapshots.merged", lambda *_: 1 / 0)
         harness.run(recording, 2.0)
     assert "ZeroDivisionError" in harness.told[0]
-    assert "ZeroDivisionError" in caplog.text
     harness.run(recording, 6.0)
     assert recorded(path) == market.order
     recording.end(delete=False)
