@@ -75,7 +75,7 @@ class ProviderProcess:
         self.policy = before.after(event, time.monotonic())
         if self.policy.state is not before.state:
             self.since = time.time_ns()
-            _log.info("provider", connection=self.name, state=self.policy.state, was=before.state, event=event)
+            _log.info("provider", connection=self.name, state=self.policy.state, was=before.state, because=event)
 
     async def start_first(self) -> list[TopicAnswer]:
         """Start, and give what the venue said to the first symbols.
