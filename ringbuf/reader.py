@@ -40,6 +40,10 @@ from ringbuf.waiting import Backoff, WaitStrategy
 #: An overwritten cursor goes on this part of the ring ahead of the oldest record (measured: see DESIGN, rings).
 JUMP_FRACTION: Final = 4
 
+#: A reader that begins with the oldest record of a ring that is being written leaves out this part of it: twice what a
+#: writer at 1 M records/s overwrites while the first quarter of a default ring is copied (measured: 2 ms).
+HEAD_START_FRACTION: Final = 32
+
 #: How often a reader with nothing to read looks whether the name still means its file, in seconds.
 NAME_CHECK: Final = 0.5
 
@@ -65,9 +69,9 @@ class RingReader:
         Args:
             directory: the connection's directory.
             kind: the ring's kind.
-            start: where to begin: "oldest" for what the ring holds (once it has gone round, less the quarter that the
-                writer overwrites next: a jump at once would lose more), "newest" for only what comes from now on, or
-                a seq; one that is gone already is told as a gap by the first `read`.
+            start: where to begin: "oldest" for what the ring holds (while it is being written and has gone round, less
+                the 32nd part that is overwritten next), "newest" for only what comes from now on, or a seq; one that
+                is gone already is told as a gap by the first `read`.
             waiting: how to wait for records; `Backoff` if left out.
             clock: gives seconds that never go back; injected by tests.
 
@@ -117,7 +121,11 @@ class RingReader:
         if start == "newest":
             return tail
         if start == "oldest":
-            return 0 if low <= 0 else min(low + self._capacity // JUMP_FRACTION, tail)
+            if low <= 0:
+                return 0
+            # The very oldest would be overwritten before it is read, unless nobody writes.
+            live = self._words[layout.STATE] == State.LIVE
+            return min(low + (self._capacity // HEAD_START_FRACTION if live else 0), tail)
         if not 0 <= start <= tail:
             raise ParameterError(f"{self._path.name} cannot be read from seq {start}: its newest record is {tail - 1}.")
         return start

@@ -91,7 +91,7 @@ def test_what_went_by_before_a_fresh_beginning_is_no_miss_but_later_it_is(market
     market.publish(Kind.TRADE, 100)
     intake = Intake("crypto", {}, fresh=True)
     gathered = everything(intake)
-    oldest = 100 - 64 + 16
+    oldest = 100 - 64 + 2
     assert order(gathered) == [("trade", seq) for seq in range(oldest, 100)]
     assert gathered.misses == []
     market.publish(Kind.QUOTE, 100)  # appeared and went round between two looks
@@ -144,8 +144,8 @@ def test_a_cursor_of_an_unknown_ring_begins_at_the_oldest_record_and_says_so(mar
     market.publish(Kind.TRADE, 100)
     intake = Intake("crypto", {Kind.TRADE: Cursor("ab" * 16, seq)})
     gathered = everything(intake)
-    assert gathered.misses == [Miss(Kind.TRADE, market.ring_id(Kind.TRADE), 0, 52, Loss.REPLACED)]
-    assert order(gathered) == [("trade", number) for number in range(52, 100)]
+    assert gathered.misses == [Miss(Kind.TRADE, market.ring_id(Kind.TRADE), 0, 38, Loss.REPLACED)]
+    assert order(gathered) == [("trade", number) for number in range(38, 100)]
     intake.close()
 
 

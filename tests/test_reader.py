@@ -194,7 +194,7 @@ def test_iterating_gives_batches_for_ever(ring: Ring) -> None:
         (40, 7, 7),
         (40, 40, 40),
         (CAPACITY - 1, "oldest", 0),
-        (100, "oldest", 100 - CAPACITY + QUARTER),  # what will be overwritten first is left out
+        (100, "oldest", 100 - CAPACITY + CAPACITY // 32),  # what will be overwritten first is left out
         (100, "newest", 100),
         (100, 50, 50),
     ],
