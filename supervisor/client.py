@@ -199,8 +199,11 @@ def _spawn(log: Path, *, session: bool) -> subprocess.Popen[bytes]:
     arguments = [sys.executable, "-P", "-m", "supervisor", *(["--session"] if session else [])]
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        return subprocess.Popen(  # noqa: S603 - our own module with our own arguments
+        process = subprocess.Popen(  # noqa: S603 - our own module with our own arguments
             arguments, stdin=subprocess.DEVNULL, stdout=descriptor, stderr=descriptor, start_new_session=True
         )
+        # It may outlive us; if we outlive it, somebody must take its exit code, or it stays as a zombie.
+        threading.Thread(target=process.wait, name="tickring-reaper", daemon=True).start()
+        return process
     finally:
         os.close(descriptor)
