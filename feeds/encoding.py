@@ -28,7 +28,8 @@ import orjson
 
 from feeds.records import NO_TIME, EventCode, Kind
 from ringbuf.frames import column_order
-from ringbuf.records import Records, namespace_of
+from ringbuf.records import Records
+from ringbuf.symbols import namespace_of
 
 #: What a JSON object of ours can hold.
 Value: TypeAlias = str | int | float

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from ringbuf.errors import ParameterError
-from ringbuf.records import Records, namespace_of
+from ringbuf.symbols import namespace_of
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ringbuf.records import Records
 
 Values: TypeAlias = np.ndarray[tuple[int], np.dtype[Any]]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from ringbuf.symbols import Namespace
+from ringbuf.symbols import Namespace, namespace_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,10 +108,3 @@ class Records:
         from ringbuf.frames import to_pandas  # here because pandas is optional
 
         return to_pandas(self)
-
-
-def namespace_of(column: str) -> Namespace | None:
-    """Tell which names a column's ids stand for, if any."""
-    if column == "symbol":
-        return Namespace.SYMBOL
-    return Namespace.EXCHANGE if column.endswith("exchange") else None

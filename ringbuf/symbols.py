@@ -33,6 +33,13 @@ class Namespace(IntEnum):
     EXCHANGE = 1
 
 
+def namespace_of(column: str) -> Namespace | None:
+    """Tell which names a column's ids stand for, if any."""
+    if column == "symbol":
+        return Namespace.SYMBOL
+    return Namespace.EXCHANGE if column.endswith("exchange") else None
+
+
 #: The largest id of each namespace: what its record field can hold.
 _LARGEST: Final = {Namespace.SYMBOL: 2**32 - 1, Namespace.EXCHANGE: 2**16 - 1}
 

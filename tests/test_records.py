@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from feeds.records import DTYPES, EventCode, Kind
-from ringbuf.records import Gap, Loss, Records, namespace_of
-from ringbuf.symbols import Namespace
+from ringbuf.records import Gap, Loss, Records
+from ringbuf.symbols import Namespace, namespace_of
 
 NAMES = {Namespace.SYMBOL: ["", "BTCUSDT", "ETHUSDT"], Namespace.EXCHANGE: ["", "binance"]}
 
