@@ -32,9 +32,10 @@ from ringbuf.errors import (
     VenueUnreachable,
     WriterActive,
 )
-from ringbuf.reader import RingReader, attach
+from ringbuf.reader import RingReader
 from ringbuf.records import Gap, Records
 from supervisor.api import (
+    attach,
     create_connection,
     get_client_status,
     get_results,

@@ -330,11 +330,11 @@ def attach(
     wait: float = 0.0,
     waiting: WaitStrategy | None = None,
 ) -> RingReader:
-    """Attach to a connection's ring, from any process of the same user.
+    """Attach to a connection's ring, from any process of the same user, waiting for one that is not there yet.
 
     Args:
         connection: the connection's name.
-        kind: "trade", "quote", "candle", "level", "price" or "event".
+        kind: what the records are; any name, because rings do not know kinds.
         start: see `RingReader`.
         wait: how long to wait, in seconds, for a ring that is not there yet (it appears with its first record).
         waiting: how `read` waits; `Backoff` if left out.
@@ -343,11 +343,6 @@ def attach(
         RingNotFound: there is no such ring, not even after `wait` seconds.
         ParameterError: a name that cannot be one.
         RingCorrupt, RingVersionError, UnsafePath: the ring cannot be used.
-
-    Example:
-        >>> with tickring.attach("crypto_binance", "trade") as ring:
-        ...     for trades in ring:
-        ...         print(trades["last_price"].mean(), trades.lost)
     """
     end = time.monotonic() + wait
     patience = Backoff()

@@ -15,7 +15,11 @@ from typing import Any
 
 import orjson
 
+from feeds.records import Kind
 from ringbuf.errors import NotRunning, ParameterError
+from ringbuf.reader import RingReader, Start
+from ringbuf.reader import attach as ring_attach
+from ringbuf.waiting import WaitStrategy
 from supervisor import control
 from supervisor.client import ControlClient, Make, start_supervisor
 from supervisor.control import Outcome
@@ -177,6 +181,38 @@ def get_results(name: str, auth_token: str | None = None) -> Result[list[dict[st
     return Result[list[dict[str, Any]]](
         results=records, provider=status.provider, extra=_arguments({"name": name, "auth_token": auth_token})
     )  # fmt: skip
+
+
+def attach(
+    connection: str,
+    kind: str,
+    *,
+    start: Start = "oldest",
+    wait: float = 0.0,
+    waiting: WaitStrategy | None = None,
+) -> RingReader:
+    """Attach to a connection's ring, from any process of the same user; needs no supervisor.
+
+    Args:
+        connection: the connection's name.
+        kind: "trade", "quote", "candle", "level", "price" or "event".
+        start: where to begin: "oldest", "newest", or a seq; see `RingReader`.
+        wait: how long to wait, in seconds, for a ring that is not there yet (it appears with its first record).
+        waiting: how `read` waits; `Backoff` if left out.
+
+    Raises:
+        ParameterError: a name that cannot be a connection's, or a kind that does not exist.
+        RingNotFound: there is no such ring, not even after `wait` seconds.
+        RingCorrupt, RingVersionError, UnsafePath: the ring cannot be used.
+
+    Example:
+        >>> with tickring.attach("crypto_binance", "trade", wait=10) as ring:
+        ...     for trades in ring:
+        ...         print(trades["last_price"].mean(), trades.lost)
+    """
+    if kind not in set(Kind):
+        raise ParameterError(f"there is no kind of record {kind!r}: choose from {', '.join(Kind)}.")
+    return ring_attach(connection, kind, start=start, wait=wait, waiting=waiting)
 
 
 def subscribe(name: str, symbol: str, auth_token: str | None = None) -> Result[WebSocketConnectionStatus]:
