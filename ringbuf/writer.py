@@ -131,30 +131,34 @@ class RingWriter:
         Raises:
             ValueError: `records` are no plain bytes, or fewer than `count`; nothing was published.
         """
-        slot = self._slot
-        if not 0 <= count * slot <= len(records):
-            raise ValueError(f"{len(records)} bytes are not {count} records of {slot} bytes")
-        done = 0
-        while count - done > self.max_batch:
-            part = records[done * slot : (done + self.max_batch) * slot]
-            self._publish_batch(part, self.max_batch)
-            done += self.max_batch
-        self._publish_batch(records[done * slot : count * slot], count - done)
-
-    def _publish_batch(self, records: memoryview, count: int) -> None:
-        words, tail, slot, capacity = self._words, self._tail, self._slot, self._capacity
-        if tail + count > self._intent:  # else a publish was interrupted (Ctrl-C) here: `intent` is never lowered
-            words[layout.INTENT] = self._intent = tail + count
+        # In one piece, no function of its own for the batch: at a batch of one the calls are most of the cost.
+        slot, capacity, tail, words = self._slot, self._capacity, self._tail, self._words
+        size = count * slot
+        if size != len(records):
+            if not 0 <= size < len(records):
+                raise ValueError(f"{len(records)} bytes are not {count} records of {slot} bytes")
+            records = records[:size]
+        if count > self.max_batch:
+            self._publish_in_parts(records, count)
+            return
+        end = tail + count
+        if end > self._intent:  # else a publish was interrupted (Ctrl-C) here: `intent` is never lowered
+            words[layout.INTENT] = self._intent = end
         ordering.after_intent()
-        at = tail & (capacity - 1)
-        fits = capacity - at
-        if count <= fits:
-            self._slots[at * slot : (at + count) * slot] = records
+        at = (tail & (capacity - 1)) * slot
+        fits = capacity * slot - at
+        if size <= fits:
+            self._slots[at : at + size] = records
         else:
-            self._slots[at * slot :] = records[: fits * slot]
-            self._slots[: (count - fits) * slot] = records[fits * slot :]
+            self._slots[at:] = records[:fits]
+            self._slots[: size - fits] = records[fits:]
         ordering.before_tail()
-        words[layout.TAIL] = self._tail = tail + count
+        words[layout.TAIL] = self._tail = end
+
+    def _publish_in_parts(self, records: memoryview, count: int) -> None:
+        slot, most = self._slot, self.max_batch
+        for first in range(0, count, most):
+            self.publish(records[first * slot : (first + most) * slot], min(most, count - first))
 
     def heartbeat(self, monotonic_ns: int) -> None:
         """Write a sign of life."""
