@@ -6,6 +6,7 @@ Used by ``python -m feeds.simulator`` and by the command line's ``simulate``.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -21,11 +22,14 @@ from feeds.simulator.binance import BinanceSpot
 from feeds.simulator.pace import Speed
 from feeds.simulator.profile import VenueProfile
 from feeds.simulator.source import DEFAULT_RATE, CaptureSource, MarketSource, Source
-from feeds.simulator.venue import DEFAULT_BUFFER_LIMIT, SimulatedVenue
+from feeds.simulator.venue import DEFAULT_BUFFER_LIMIT, SimulatedVenue, VenueStats
 from ringbuf.errors import ParameterError
 
 #: The venues that can be simulated; a profile is made with the intervals of its pings.
 VENUES: Final[dict[str, Callable[[float, float], VenueProfile]]] = {BinanceSpot.name: BinanceSpot}
+
+#: Seconds between two looks at a venue's counts: as often as a person reads a number.
+_STATS_EVERY: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +97,17 @@ def write_line(listening: Listening) -> None:
     sys.stdout.flush()
 
 
-async def run_simulator(options: SimulatorOptions, announce: Callable[[Listening], None] = write_line) -> None:
+async def run_simulator(
+    options: SimulatorOptions,
+    announce: Callable[[Listening], None] = write_line,
+    on_stats: Callable[[VenueStats], None] | None = None,
+) -> None:
     """Simulate a venue until SIGTERM, SIGINT or, if asked, the end of standard input. Call in the main thread.
 
     Args:
         options: What to simulate.
         announce: Told once, when clients may connect.
+        on_stats: Told every second what the venue has counted.
 
     Raises:
         ParameterError: An unknown venue or an option out of range.
@@ -130,6 +139,10 @@ async def run_simulator(options: SimulatorOptions, announce: Callable[[Listening
     try:
         async with venue:
             announce(Listening(venue.url, venue.port, options.venue, os.getpid(), len(venue.streams)))
+            while on_stats is not None and not ended.is_set():
+                on_stats(venue.stats)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(ended.wait(), _STATS_EVERY)
             await ended.wait()
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
