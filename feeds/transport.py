@@ -55,6 +55,9 @@ class Transport(Protocol):
 
 def redacted(url: str) -> str:
     """Give a URL without its user and query, where keys and tokens stand."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "a URL that is none"
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}"
