@@ -14,6 +14,11 @@ from typing import Final
 #: A difference below this is drift and rounding, not a step: NTP slews at most 500 us a second.
 STEP: Final = 50_000_000
 
+#: The two clocks cannot be read at one instant. A pair whose readings lie further apart is read again, a few times: a
+#: process that was put aside between them must not take that for a step.
+_CLOSE: Final = 1_000_000
+_ATTEMPTS: Final = 5
+
 
 class Clock:
     """Wall time in ns, anchored to the monotonic clock. For one thread."""
@@ -24,7 +29,21 @@ class Clock:
         """Set what gives the wall and the monotonic time, both in ns."""
         self._wall = wall
         self._monotonic = monotonic
-        self._anchor = wall() - monotonic()
+        self._anchor = self._difference()
+
+    def _difference(self) -> int:
+        """Wall less monotonic time, from readings as close together as they can be had."""
+        closest: tuple[int, int] | None = None
+        for _ in range(_ATTEMPTS):
+            before = self._monotonic()
+            wall = self._wall()
+            apart = self._monotonic() - before
+            found = apart, wall - before - apart // 2
+            closest = found if closest is None else min(closest, found)
+            if apart <= _CLOSE:
+                break
+        assert closest is not None  # noqa: S101 - there is at least one attempt
+        return closest[1]
 
     def now(self) -> int:
         """Ns since 1970 in UTC, by the anchor."""
@@ -40,7 +59,7 @@ class Clock:
 
     def check(self) -> int:
         """Anchor anew, and give how far the wall clock has stepped in ns; 0 if it has not."""
-        anchor = self._wall() - self._monotonic()
+        anchor = self._difference()
         step = anchor - self._anchor
         if abs(step) < STEP:
             # Drift is followed in silence: a record's time stays within 50 ms of the machine's clock.

@@ -7,12 +7,14 @@ shown as text, bytes that are no utf-8 as \\xNN. At 1 MiB the file starts anew a
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Final
 
 import orjson
 
+#: Two of them are all that is ever kept.
 LARGEST_FILE: Final = 2**20
 _LONGEST_FRAME: Final = 4096
 _PER_REASON: Final = 1000
@@ -27,6 +29,8 @@ class DeadLetters:
         self._path = path
         self._kept: Counter[str] = Counter()
         self._hour = 0
+        #: The hour in which the disk did not take a letter.
+        self._failed = -1
 
     def keep(self, frame: bytes, reason: str, received_ns: int) -> None:
         """Keep a frame. A full or unwritable disk loses the letter, never the feed: the frame has been counted."""
@@ -35,19 +39,27 @@ class DeadLetters:
         text = frame[:_LONGEST_FRAME].decode(errors="backslashreplace")
         line = orjson.dumps({"received": received_ns, "reason": reason, "frame": text, "size": len(frame)}) + b"\n"
         try:
-            if self._path.exists() and self._path.stat().st_size + len(line) > LARGEST_FILE:
-                self._path.replace(self._path.with_name(self._path.name + ".1"))
-            with self._path.open("ab") as file:
-                self._path.chmod(0o600)
-                file.write(line)
+            self._write(self._path, line)
         except OSError:
-            self._path = None
+            # Nor is every following letter to cost an attempt: the next hour is early enough.
+            self._failed = self._hour
+
+    @staticmethod
+    def _write(path: Path, line: bytes) -> None:
+        if path.exists() and path.stat().st_size + len(line) > LARGEST_FILE:
+            path.replace(path.with_name(path.name + ".1"))
+        # 0600 from the first moment: a venue's frames may be a paying customer's own.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(path, flags, 0o600), "ab") as file:
+            file.write(line)
 
     def _may_keep(self, reason: str, received_ns: int) -> bool:
         hour = received_ns // _HOUR
         if hour != self._hour:
             self._hour = hour
             self._kept.clear()
+        if hour == self._failed:
+            return False
         # Reasons may quote the frame; their first words are enough to tell them apart, and bound the table.
         key = reason[:40]
         if len(self._kept) >= _PER_REASON and key not in self._kept:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Iterator
 from typing import Final, Generic, TypeVar, cast
 
 import msgspec
@@ -54,14 +55,18 @@ class Splitter(Generic[M]):
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[M]:
-        """Take bytes and give the messages they complete.
+        """Take bytes and give the messages they complete. Raises as `take` does; what came before is lost then."""
+        return list(self.take(data))
+
+    def take(self, data: bytes) -> Iterator[M]:
+        """Take bytes and give the messages they complete, one by one.
 
         Raises:
-            ControlError: a length over the limit, or bytes that are no expected message. The stream cannot go on.
+            ControlError: a length over the limit, or bytes that are no expected message. The stream cannot go on; the
+                messages before it have been given.
         """
         buffer = self._buffer
         buffer += data
-        messages: list[M] = []
         while len(buffer) >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(buffer)
             if length > LARGEST:
@@ -70,11 +75,12 @@ class Splitter(Generic[M]):
             if len(buffer) < end:
                 break
             try:
-                messages.append(self._decoder.decode(buffer[_LENGTH.size : end]))
-            except msgspec.DecodeError as error:
+                message = self._decoder.decode(buffer[_LENGTH.size : end])
+            # Nesting too deep to parse is a RecursionError, no DecodeError.
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise ControlError(f"a control message cannot be understood: {error}.") from error
             del buffer[:end]
-        return messages
+            yield message
 
 
 class ControlPipe(asyncio.Protocol, Generic[M]):
@@ -105,7 +111,7 @@ class ControlPipe(asyncio.Protocol, Generic[M]):
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
         try:
-            for message in self._splitter.feed(data):
+            for message in self._splitter.take(data):
                 self._messages.put_nowait(message)
         except ControlError as error:
             self.failure = error

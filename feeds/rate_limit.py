@@ -1,26 +1,25 @@
-"""How fast we may send to a venue: a token bucket. Pure; time is given."""
+"""How fast we may send to a venue. Pure; time is given.
+
+Messages are spaced evenly. A bucket that lets a second's worth go at once sends nearly twice the limit within a second,
+because it refills meanwhile; and messages that a busy network bunches on their way break a limit that was kept here.
+Even spacing costs a large subscription nothing: its last message leaves when a bucket's would.
+"""
 
 from __future__ import annotations
 
 
 class RateLimit:
-    """At most `per_second` messages in any second: the bucket holds one second's worth and starts full."""
+    """At most one message every `1 / per_second` seconds; the first at once."""
 
-    def __init__(self, per_second: float, now: float) -> None:
-        self._per_second = per_second
-        self._tokens = per_second
-        self._at = now
-
-    def _fill(self, now: float) -> None:
-        self._tokens = min(self._per_second, self._tokens + (now - self._at) * self._per_second)
-        self._at = now
+    def __init__(self, per_second: float) -> None:
+        self._gap = 1 / per_second
+        #: When the next message may be sent.
+        self._free = float("-inf")
 
     def wait(self, now: float) -> float:
         """Give the seconds until a message may be sent; 0 if it may now."""
-        self._fill(now)
-        return 0.0 if self._tokens >= 1 else (1 - self._tokens) / self._per_second
+        return max(0.0, self._free - now)
 
     def take(self, now: float) -> None:
         """A message is being sent."""
-        self._fill(now)
-        self._tokens -= 1
+        self._free = now + self._gap
