@@ -25,6 +25,9 @@ from ringbuf.records import RecordArray
 #: any venue repeats after a reconnect (some resend their last 1,000 trades).
 REORDER: Final = 4096
 
+#: No hole is told larger than this, either way: a number that is garbage must not make the counts garbage too.
+FARTHEST: Final = 2**32
+
 #: DESIGN's intervals, in seconds and records.
 INTERVAL: Final = 0.05
 RECORDS: Final = 4096
@@ -41,7 +44,8 @@ class Hole:
 
     key: int
     seq: int
-    #: How many numbers are missing; 0 or less: how far the number lies behind the highest (0 is a repetition).
+    #: How many numbers are missing; 0 or less: how far the number lies behind the highest (0 is a repetition). Never
+    #: more than `FARTHEST`.
     missing: int
 
 
@@ -112,9 +116,7 @@ class KindHousekeeping:
         previous = np.empty_like(numbers)
         previous[1:] = numbers[:-1]
         previous[first] = self._highest[keys[first]]
-        # u64 differences wrap; read as i64 they are right as long as numbers move by less than 2**63.
-        steps: Integers = (numbers - previous).view(np.int64)
-        odd = (steps != 1) if self._numbering.consecutive else (steps <= 0)
+        odd = (numbers - previous != 1) if self._numbering.consecutive else (numbers <= previous)
         odd &= previous != 0
         odd_keys = np.unique(keys[odd])
         last = np.append(first[1:], True) & ~np.isin(keys, odd_keys)
@@ -135,10 +137,10 @@ class KindHousekeeping:
                 continue
             if number > highest:
                 if self._numbering.consecutive and highest and number > highest + 1:
-                    holes.append(Hole(key, seq, number - highest - 1))
+                    holes.append(Hole(key, seq, min(number - highest - 1, FARTHEST)))
                 highest = number
             else:
-                holes.append(Hole(key, seq, number - highest))
+                holes.append(Hole(key, seq, max(number - highest, -FARTHEST)))
                 if highest - number > REORDER:
                     highest = number
         self._highest[key] = highest

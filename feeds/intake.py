@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 import structlog
 
@@ -22,17 +21,13 @@ from feeds.dead_letter import DeadLetters
 from feeds.decoding import Control, Decoder, Rejected
 from feeds.housekeeping import RECORDS, Hole, KindHousekeeping
 from feeds.publisher import Publisher
-from feeds.records import EventCode, Kind
+from feeds.records import DATA_KINDS, EventCode, Kind
+from feeds.sampling import Sampler
 from ringbuf.connection import ConnectionWriter
-from ringbuf.counters import Counter
+from ringbuf.counters import Counter, TopicState, read_counters
 from ringbuf.symbols import Namespace
 
 _log = structlog.get_logger()
-
-#: At most one log line per reason in this many ns: a venue gone mad must not fill the disk with logs.
-_LOG_EVERY: Final = 10_000_000_000
-#: Reasons remembered for that; more reuse the place.
-_REASONS: Final = 100
 
 
 class Intake:
@@ -46,7 +41,7 @@ class Intake:
         clock: Clock,
         dead_letters: Path | None = None,
     ) -> None:
-        """Make the rings' publisher, and know every topic's ids.
+        """Make the rings' publisher, and settle what a predecessor left.
 
         Args:
             declaration: the venue's.
@@ -54,6 +49,9 @@ class Intake:
             connection: what is written.
             clock: for the time of findings.
             dead_letters: where frames that do not decode are kept, or None.
+
+        Raises:
+            SharedMemoryFull: rings are continued, and there is no room for the event that says so.
         """
         self._connection = connection
         self._decoder = decoder
@@ -63,17 +61,44 @@ class Intake:
         self._exchange = connection.symbols.intern(declaration.exchange, Namespace.EXCHANGE)
         self._housekeeping = {kind: KindHousekeeping(kind, declaration.numbering.get(kind)) for kind in Kind}
         self._looked = self.publisher.next_seq
+        self._data = [self.publisher.sink[kind] for kind in DATA_KINDS]
         self._natives: dict[tuple[Kind, int], str] = {}
-        self._logged: dict[str, int] = {}
+        #: The native topics whose frames are expected.
+        self._routed: set[str] = set()
+        #: How many records of a topic there were before this process.
+        self._before: dict[str, int] = {}
+        self._sampler = Sampler()
+        self._take_over()
+
+    def _take_over(self) -> None:
+        """Nobody wants a predecessor's topics until they are asked for again; readers learn that its rings go on."""
+        now = self._clock.now()
+        counters = self._connection.counters
+        counters.set(Counter.CONNECTED_SINCE, 0)
+        for topic in read_counters(self._connection.directory).topics:
+            self._before[topic.native] = topic.records
+            if topic.state is not TopicState.REMOVED:
+                counters.topic(topic.native, TopicState.REMOVED, now)
+        for kind, ring in list(self.publisher.rings.items()):
+            if ring.replaced:
+                _log.warning("a ring could not be continued", kind=kind, reason=ring.replaced)
+            elif kind != Kind.EVENT:
+                self.publisher.event(EventCode.WRITER_REPLACED, now, value=ring.voided, at=(Kind(kind), ring.tail))
+        self.publisher.publish()
 
     def route(self, topic: Topic) -> None:
         """Be ready for a topic's frames. Raises SymbolError or SharedMemoryFull if its name cannot be stored."""
         symbol = self._connection.symbols.intern(topic.symbol)
+        if topic.native not in self._routed:
+            # Records of the time before may have been looked at after `unroute`.
+            self._housekeeping[topic.channel.kind].forget(self._key(topic, symbol))
+            self._routed.add(topic.native)
         self._decoder.route(topic.native, symbol, self._exchange)
         self._natives[topic.channel.kind, self._key(topic, symbol)] = topic.native
 
     def unroute(self, topic: Topic) -> None:
-        """Expect no more frames of a topic."""
+        """Expect no more frames of a topic; what it misses until it is routed again is no loss."""
+        self._routed.discard(topic.native)
         symbol = self._connection.symbols.intern(topic.symbol)
         self._decoder.unroute(topic.native)
         self._housekeeping[topic.channel.kind].forget(self._key(topic, symbol))
@@ -110,8 +135,9 @@ class Intake:
             done, control = self._decoder.decode(frames, start, received_ns, self.publisher.sink)
         # A decoder that raises has a fault of its own; that must cost the one frame that shows it, not the feed.
         except Exception as error:  # noqa: BLE001
+            self._unstage()
             return self._decode_singly(frames, start, received_ns, error)
-        if done == start and not control and not any(s.count for s in self.publisher.sink.stagings.values()):
+        if done <= start and not any(staging.count for staging in self.publisher.sink.stagings.values()):
             return start + 1, [Rejected(start, "the decoder does not get past it")]
         return done, control
 
@@ -122,26 +148,30 @@ class Intake:
         try:
             done, control = self._decoder.decode(frames[: start + 1], start, received_ns, self.publisher.sink)
         except Exception as again:  # noqa: BLE001 - as above
+            self._unstage()
             return start + 1, [Rejected(start, f"the decoder failed: {again!r}")]
-        _log.error("decoder failed on a batch", error=repr(error))
+        if self._sampler.takes("decoder failed on a batch", received_ns):
+            _log.error("decoder failed on a batch", error=repr(error))
         return done, control
+
+    def _unstage(self) -> None:
+        """Drop what a decoder staged before it raised: those frames are decoded again."""
+        for staging in self._data:
+            staging.count = 0
 
     def reject(self, frame: bytes, reason: str, received_ns: int) -> None:
         """Count a frame that could not be used, and keep what helps to find out why."""
         self._connection.counters.add(Counter.REJECTED)
         self._dead_letters.keep(frame, reason, received_ns)
-        if received_ns - self._logged.get(reason, 0) >= _LOG_EVERY:
-            if len(self._logged) >= _REASONS:
-                self._logged.clear()
-            self._logged[reason] = received_ns
+        if self._sampler.takes(reason, received_ns):
             _log.warning("frame rejected", reason=reason, size=len(frame), frame=frame[:200].decode(errors="replace"))
             self.publisher.event(EventCode.DECODE_ERROR, received_ns, value=len(frame), text=reason)
             self.publisher.publish()
 
     def housekeeping_due(self) -> bool:
         """Whether so much has been published that looking should not wait for its interval."""
-        rings, looked = self.publisher.rings, self._looked
-        return any(ring.tail - looked[Kind(kind)] >= RECORDS for kind, ring in rings.items())
+        looked = self._looked  # events are not looked at
+        return any(s.base_seq - looked[s.kind] >= RECORDS for s in self._data)
 
     def housekeep(self, on_data: Callable[[str], None]) -> None:
         """Look at what was published since the last time. `on_data` gets every native topic that had data."""
@@ -164,7 +194,8 @@ class Intake:
         for key in housekeeping.seen:
             native = self._natives.get((kind, key))
             if native is not None:
-                counters.topic_data(native, int(housekeeping.last_received[key]), int(housekeeping.counts[key]))
+                records_so_far = self._before.get(native, 0) + int(housekeeping.counts[key])
+                counters.topic_data(native, int(housekeeping.last_received[key]), records_so_far)
                 on_data(native)
         for hole in holes:
             self._tell(kind, hole)
