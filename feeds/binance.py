@@ -55,8 +55,9 @@ DECLARATION: Final = Declaration(
     title="Binance spot",
     exchange="binance",
     channels=(TRADE, AGGREGATE_TRADE, QUOTE),
-    # 200 names keep a request below 8 KiB; four messages a second leave one for the pong.
-    limits=Limits(topics_per_connection=1024, topics_per_request=200, messages_per_second=4.0),
+    # 200 names keep a request below 8 KiB. Three messages a second: the fourth is the pong's, and the fifth is room for
+    # the network, which brings messages closer together than they were sent; one too many is the end of the connection.
+    limits=Limits(topics_per_connection=1024, topics_per_request=200, messages_per_second=3.0),
     numbering={
         Kind.TRADE: Numbering("trade_id", consecutive=True),
         Kind.QUOTE: Numbering("sequence", consecutive=False),
@@ -199,6 +200,7 @@ class _Envelope(msgspec.Struct, gc=False):
     result: msgspec.Raw = msgspec.Raw(b"")
     error: _Error | None = None
     e: str | None = None
+    s: str | None = None
 
 
 _decode_trade = msgspec.json.Decoder(_TradeFrame, strict=False).decode
@@ -210,6 +212,9 @@ _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _pack_trade = struct.Struct("<QqqIHHddQQqHHHHb").pack_into
 # seq date received symbol exchange flags | bid_price bid_size ask_price ask_size sequence published
 _pack_quote = struct.Struct("<QqqIHHddddQq").pack_into
+
+#: Of a venue's words, so many characters go on: into logs, events and answers.
+_WORDS: Final = 200
 
 _MS: Final = 1_000_000
 _PREFIX: Final = b'{"stream":"'
@@ -311,10 +316,13 @@ class BinanceDecoder:
             route = self._routes.get(_PREFIX + envelope.stream.encode())
             return route or Rejected(index, f"not subscribed to {envelope.stream[:64]!r}")
         if envelope.error is not None:
-            reason = f"{envelope.error.msg} (code {envelope.error.code})"
+            reason = f"{envelope.error.msg[:_WORDS]} (code {envelope.error.code})"
             return Refused(envelope.id if isinstance(envelope.id, int) else None, reason)
         if isinstance(envelope.id, int) and envelope.result:
             return Acknowledged(envelope.id)
+        if envelope.s is not None:
+            # A URL ending in /ws instead of /stream gives such frames: nothing says which topic they belong to.
+            return Rejected(index, "market data without the name of its stream")
         if envelope.e is not None:
-            return Notice(f"the venue announces {envelope.e!r}")
+            return Notice(f"the venue announces {envelope.e[:_WORDS]!r}")
         return Rejected(index, "neither data nor an answer")

@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, get_args
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from feeds.decoding import Decoder
 from feeds.records import Kind
@@ -86,9 +87,24 @@ class Parameters(BaseModel):
         default=None, gt=0, le=86_400, description="Seconds without data after which a topic is stale."
     )
 
+    @field_validator("url")
+    @classmethod
+    def _usable_url(cls, value: str | None) -> str | None:
+        if value is not None:
+            parts = urlsplit(value)  # raises ValueError for brackets that do not close, `port` for one that is none
+            if not parts.hostname or parts.port == 0:
+                raise ValueError("it names no host and port to connect to")
+            if parts.username is not None or parts.fragment:
+                raise ValueError("a websocket's URL has neither user nor fragment")
+        return value
+
     def secrets(self) -> set[str]:
-        """The names of the fields that must never be shown."""
-        return {name for name, info in type(self).model_fields.items() if info.annotation is SecretStr}
+        """The names of the fields that must never be shown, optional ones too."""
+        return {name for name, info in type(self).model_fields.items() if _is_secret(info.annotation)}
+
+
+def _is_secret(annotation: object) -> bool:
+    return annotation is SecretStr or any(_is_secret(part) for part in get_args(annotation))
 
 
 @dataclass(frozen=True)
