@@ -10,6 +10,9 @@ Every topic walks through these states, each with a deadline::
           |
           +---- from every state but REFUSED when the connection is lost: all that is wanted is asked for again
 
+A request that is not answered in time costs the connection, not the topic: SENT and REMOVED end with it. Data is an
+answer too: a venue that gives it without an acknowledgement has accepted.
+
 REMOVED is a topic that nobody wants any more. It stays in the table until the venue has confirmed, because its frames
 may still be on their way. A refused topic is not asked for again by itself; asking for it anew is.
 
@@ -176,17 +179,23 @@ class TopicTable:
     def unanswered(self, now: float) -> bool:
         """Whether a request has waited longer than it may: the connection is not to be trusted any more."""
         return any(
-            entry.request is not None and now - entry.since >= self.acknowledge_within
+            entry.request is not None
+            and entry.state in (TopicState.SENT, TopicState.REMOVED)
+            and now - entry.since >= self.acknowledge_within
             for entry in self.entries.values()
         )
 
     def disconnected(self, now: float) -> list[Entry]:
-        """The connection is gone: everything wanted is to be asked for again. Gives the entries that changed."""
+        """The connection is gone: everything wanted is to be asked for again.
+
+        Gives the entries that changed, among them those that were to be removed and have left the table now.
+        """
         changed = []
         for native, entry in list(self.entries.items()):
             entry.request = None
             if entry.state is TopicState.REMOVED:
                 del self.entries[native]
+                changed.append(entry)
             elif entry.state is not TopicState.REFUSED:
                 entry.last_data = None
                 self._move(entry, TopicState.REQUESTED, now)

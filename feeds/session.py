@@ -9,8 +9,11 @@ jittered pauses, when the connection ends::
     |    failed                                                                   |
     +----<------------------- pause: back-off with full jitter <------------------+
 
-The pause grows until a connection has given data: a venue that accepts and then closes is not stormed. All that is
-wanted is asked for again after every connect.
+The pause grows until a connection has given data ten seconds after it was opened: a venue that accepts and then closes,
+with or without a record in between, is not stormed. All that is wanted is asked for again after every connect.
+
+The socket's callbacks and the ticker run beside `run`; whatever goes wrong in them that is not the venue's doing (no
+room for a ring, a fault of our own) ends `run` with that error: a half-dead session would be a silent stall.
 
 Loss cannot hide here: a disconnect is an event with its code, the next connect one with how long nobody listened, and
 the venue's own numbering shows what is missing (`housekeeping`).
@@ -21,6 +24,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from math import inf
 from typing import Final
 
 import structlog
@@ -35,13 +39,13 @@ from feeds.messages import TopicAnswer
 from feeds.rate_limit import RateLimit
 from feeds.reconcile import Entry, TopicTable
 from feeds.records import EventCode
+from feeds.sampling import Sampler
 from feeds.transport import ConnectOptions, Socket, Transport, redacted
 from ringbuf.connection import ConnectionWriter
 from ringbuf.counters import Counter, TopicState
 from ringbuf.errors import (
     ParameterError,
     ProviderError,
-    SharedMemoryFull,
     SubscriptionRefused,
     UnauthorizedError,
     VenueUnreachable,
@@ -51,6 +55,9 @@ _log = structlog.get_logger()
 
 #: DESIGN: reconcile on every change and every second.
 RECONCILE_EVERY: Final = 1.0
+#: How long after its opening a connection must still give data to have been useful. Binance bans above 300 connects in
+#: five minutes; one in ten seconds is far below.
+USEFUL_AFTER: Final = 10.0
 _SETTLING = (TopicState.REQUESTED, TopicState.SENT)
 
 
@@ -67,6 +74,7 @@ class Session:
         clock: Clock,
         *,
         backoff: Backoff | None = None,
+        useful_after: float = USEFUL_AFTER,
         on_problem: Callable[[ProviderError], None] | None = None,
         on_info: Callable[[str], None] | None = None,
     ) -> None:
@@ -80,6 +88,7 @@ class Session:
             intake: what takes frames.
             clock: time for deadlines and records.
             backoff: the pauses between attempts; DESIGN's if left out.
+            useful_after: seconds after which data of a connection ends the growth of the pauses.
             on_problem: told of every connect that failed.
             on_info: given lines for people.
         """
@@ -90,11 +99,17 @@ class Session:
         self._intake = intake
         self._clock = clock
         self._backoff = backoff or Backoff()
+        self._useful_after = useful_after
         self._on_problem = on_problem or (lambda _: None)
         self._info = on_info or (lambda _: None)
         self.table = TopicTable(parameters.stale_after, provider.declaration.deadlines.acknowledge)
-        self._rate = RateLimit(provider.declaration.limits.messages_per_second, clock.monotonic())
+        self._rate = RateLimit(provider.declaration.limits.messages_per_second)
+        self._sampler = Sampler()
         self._socket: Socket | None = None
+        #: Bounds the connect that is under way, so that `close` can end it.
+        self._connecting: asyncio.Timeout | None = None
+        #: When the newest socket was opened, monotonic seconds; never, while it is being opened.
+        self._opened = inf
         self._closing = False
         self._requests = 0
         #: Set whenever somebody should look again: a wish, an answer, a disconnect.
@@ -104,17 +119,22 @@ class Session:
         self._lost_at: int | None = None
         #: Why the last socket ended; empty while it has not.
         self._ended = ""
-        #: What ended the session for good, if anything did.
-        self.fatal: SharedMemoryFull | None = None
+        #: What `run` ends with, if something went wrong beside it.
+        self._failure: Exception | None = None
 
     # ---- wishes -----------------------------------------------------------------------------------------------------
 
-    async def subscribe(self, symbols: Sequence[str]) -> list[TopicAnswer]:
+    async def subscribe(self, symbols: Sequence[str], *, patient: bool = False) -> list[TopicAnswer]:
         """Want symbols, and give per topic what the venue said (or that it has not said anything yet).
+
+        Args:
+            symbols: as the user spells them.
+            patient: wait until the venue has answered for at least one, however long it cannot be reached.
 
         Raises:
             ParameterError: a symbol the venue's rules do not allow, or more topics than one connection may hold.
                 Nothing has changed then.
+            SymbolError, SharedMemoryFull: a symbol's name cannot be stored. Nothing is asked for then.
         """
         topics = self._provider.topics(self._parameters, symbols)
         limit = self._provider.declaration.limits.topics_per_connection
@@ -129,6 +149,8 @@ class Session:
         entries = self.table.want(topics, self._clock.monotonic())
         self._look_again(entries)
         await self._settled(entries)
+        while patient and all(map(self._pending, entries)):
+            await self._settled(entries)
         return [_answer(entry) for entry in entries]
 
     async def unsubscribe(self, symbols: Sequence[str]) -> list[TopicAnswer]:
@@ -138,16 +160,14 @@ class Session:
             ParameterError: a symbol that the venue's rules do not allow, or that is not subscribed.
         """
         topics = self._provider.topics(self._parameters, symbols)
-        held = {topic.native for topic in self.table.desired()}
+        # Refused topics too: of a symbol's several feeds the venue may have refused one.
+        held = {native for native, entry in self.table.entries.items() if entry.state is not TopicState.REMOVED}
         unknown = sorted({topic.symbol for topic in topics if topic.native not in held})
         if unknown:
             raise ParameterError(f"{self._connection.name} is not subscribed to {', '.join(unknown)}.")
         entries = self.table.unwant([topic.native for topic in topics], self._clock.monotonic())
         self._look_again(entries)
         await self._settled(entries)
-        for entry in entries:
-            if entry.topic.native not in self.table.entries:  # else somebody has asked for it again meanwhile
-                self._intake.unroute(entry.topic)
         return [_answer(entry) for entry in entries]
 
     async def _settled(self, entries: list[Entry]) -> None:
@@ -160,7 +180,7 @@ class Session:
 
     def _pending(self, entry: Entry) -> bool:
         if entry.state is TopicState.REMOVED:
-            return entry.topic.native in self.table.entries
+            return self.table.entries.get(entry.topic.native) is entry  # another has its place if it is wanted again
         return entry.state in _SETTLING
 
     def _look_again(self, entries: Sequence[Entry] = ()) -> None:
@@ -168,16 +188,19 @@ class Session:
         now = self._clock.now()
         for entry in entries:
             self._connection.counters.topic(entry.topic.native, entry.state, now, entry.reason)
+            if entry.topic.native not in self.table.entries:
+                self._intake.unroute(entry.topic)
         self._wake.set()
         self._changed.set()
 
     # ---- the connection ---------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Connect, keep, and connect again until `close`. Gives up only for what `fatal` then holds.
+        """Connect, keep, and connect again until `close`.
 
         Raises:
             UnauthorizedError: the venue does not want these credentials; trying again cannot help.
+            SharedMemoryFull: there is no room for a ring or a topic.
         """
         ticker = asyncio.create_task(self._tick())
         failures = 0
@@ -193,24 +216,41 @@ class Session:
             ticker.cancel()
             with suppress(asyncio.CancelledError):
                 await ticker
+            await self._hang_up()
+        if self._failure is not None:
+            raise self._failure
+
+    def _give_up(self, error: Exception) -> None:
+        """Let `run` end with an error that came up beside it."""
+        self._failure = self._failure or error
+        self._closing = True
+        self._look_again()
 
     async def _connect(self) -> bool:
         url = self._provider.url(self._parameters, self.table.desired())
         options = ConnectOptions(timeout=self._provider.declaration.deadlines.connect)
         self._ended = ""
+        self._opened = inf
+        counters = self._connection.counters
         try:
-            socket = await self._transport.connect(url, options, self)
+            async with asyncio.timeout(None) as self._connecting:
+                socket = await self._transport.connect(url, options, self)
+            counters.add(Counter.CONNECTS)
             if self._ended:  # it closed before we could hold it: accepted, then sent away
                 raise VenueUnreachable(f"{redacted(url)} accepted the connection and closed it: {self._ended}.")
+        except TimeoutError:
+            return False  # only `close` sets this deadline
         except UnauthorizedError:
             raise
         except ProviderError as error:
             _log.warning("not connected", error=str(error))
             self._on_problem(error)
             return False
+        finally:
+            self._connecting = None
         self._socket = socket
-        counters, now = self._connection.counters, self._clock.now()
-        counters.add(Counter.CONNECTS)
+        now = self._clock.now()
+        self._opened = self._clock.monotonic()
         counters.set(Counter.CONNECTED_SINCE, now)
         if self._lost_at is None:
             self._event(EventCode.CONNECTED)
@@ -233,28 +273,28 @@ class Session:
                     await self._wake.wait()
 
     async def _reconcile(self) -> None:
-        delta = self.table.delta()
-        at_once = self._provider.declaration.limits.topics_per_request
-        for build, topics in (
-            (self._provider.unsubscribe, delta.unsubscribe),
-            (self._provider.subscribe, delta.subscribe),
-        ):
-            for start in range(0, len(topics), at_once):
-                await self._ask(build, topics[start : start + at_once])
+        """Tell the venue what has changed: message by message, each from what is true when it may be sent."""
+        while (socket := self._socket) is not None and not self._closing:
+            delta = self.table.delta()
+            if not delta.unsubscribe and not delta.subscribe:
+                return
+            wait = self._rate.wait(self._clock.monotonic())
+            if wait > 0:
+                await asyncio.sleep(wait)
+            elif delta.unsubscribe:
+                self._ask(socket, self._provider.unsubscribe, delta.unsubscribe)
+            else:
+                self._ask(socket, self._provider.subscribe, delta.subscribe)
 
-    async def _ask(self, build: Callable[[Sequence[Topic], int], bytes], topics: list[Topic]) -> None:
-        socket = self._socket
-        await asyncio.sleep(self._rate.wait(self._clock.monotonic()))
-        # What was true before the wait need not be true any more; the next round sees it.
-        still = [topic for topic in topics if topic.native in self.table.entries]
-        if socket is None or socket is not self._socket or not still:
-            return
+    def _ask(self, socket: Socket, build: Callable[[Sequence[Topic], int], bytes], topics: list[Topic]) -> None:
+        """Send one request for as many of these topics as one may name."""
+        topics = topics[: self._provider.declaration.limits.topics_per_request]
         self._requests += 1
         now = self._clock.monotonic()
         self._rate.take(now)
-        socket.send(build(still, self._requests))
-        self.table.sent(still, self._requests, now)
-        self._look_again([self.table.entries[topic.native] for topic in still])
+        socket.send(build(topics, self._requests))
+        self.table.sent(topics, self._requests, now)
+        self._look_again([self.table.entries[topic.native] for topic in topics])
 
     async def _pause(self, delay: float) -> None:
         end = self._clock.monotonic() + delay
@@ -270,11 +310,13 @@ class Session:
             await socket.close()
 
     async def close(self) -> None:
-        """End the session: close 1000, publish the rest."""
+        """End the session: close 1000, publish the rest. A connect that is under way is given up."""
         self._closing = True
         self._look_again()
+        if self._connecting is not None:
+            self._connecting.reschedule(asyncio.get_running_loop().time())
         await self._hang_up()
-        self._intake.housekeep(self._on_data)
+        self._housekeep()
 
     # ---- what the socket says (Receiver) ----------------------------------------------------------------------------
 
@@ -285,10 +327,8 @@ class Session:
                 self._on_control(control)
             if self._intake.housekeeping_due():
                 self._intake.housekeep(self._on_data)
-        except SharedMemoryFull as error:
-            self.fatal = error
-            self._closing = True
-            self._look_again()
+        except Exception as error:  # noqa: BLE001 - the transport would swallow it; `run` must end with it
+            self._give_up(error)
 
     def _on_control(self, control: Control) -> None:
         now = self._clock.monotonic()
@@ -296,13 +336,15 @@ class Session:
             case Acknowledged(request):
                 self._answered(self.table.acknowledged(request, now))
             case Refused(request, reason):
-                _log.warning("refused by the venue", reason=reason)
+                if self._sampler.takes(reason, self._clock.now()):
+                    _log.warning("refused by the venue", reason=reason)
                 self._answered(self.table.refused(request, reason, now))
             case Reply(payload):
                 if self._socket is not None:
                     self._socket.send(payload)
             case Notice(text):
-                _log.info("notice from the venue", text=text)
+                if self._sampler.takes(text, self._clock.now()):
+                    _log.info("notice from the venue", text=text)
 
     def _answered(self, entries: list[Entry]) -> None:
         codes = {
@@ -318,6 +360,12 @@ class Session:
 
     def on_disconnected(self, code: int, reason: str) -> None:
         """See `Receiver.on_disconnected`."""
+        try:
+            self._lost(code, reason)
+        except Exception as error:  # noqa: BLE001 - as in `on_batch`
+            self._give_up(error)
+
+    def _lost(self, code: int, reason: str) -> None:
         self._intake.housekeep(self._on_data)
         asked_for = self._socket is None
         self._socket = None
@@ -338,12 +386,18 @@ class Session:
     async def _tick(self) -> None:
         """Housekeeping every 50 ms; once a second, silence and the clock."""
         ticks = 0
-        while True:
+        while self._failure is None:
             await asyncio.sleep(INTERVAL)
-            self._intake.housekeep(self._on_data)
             ticks += 1
-            if ticks % round(RECONCILE_EVERY / INTERVAL) == 0:
+            self._housekeep(judge=ticks % round(RECONCILE_EVERY / INTERVAL) == 0)
+
+    def _housekeep(self, *, judge: bool = False) -> None:
+        try:
+            self._intake.housekeep(self._on_data)
+            if judge:
                 self._judge()
+        except Exception as error:  # noqa: BLE001 - it would end the ticker unseen; `run` must end with it
+            self._give_up(error)
 
     def _judge(self) -> None:
         step = self._clock.check()
@@ -357,8 +411,10 @@ class Session:
             self._look_again(stale)
 
     def _on_data(self, native: str) -> None:
-        self._useful = True
-        entry = self.table.data(native, self._clock.monotonic())
+        now = self._clock.monotonic()
+        if now - self._opened >= self._useful_after:
+            self._useful = True
+        entry = self.table.data(native, now)
         if entry is not None:
             self._event(EventCode.LIVE, symbol=entry.topic.symbol, text=native)
             self._look_again([entry])
