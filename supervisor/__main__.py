@@ -3,7 +3,7 @@
     take the instance's lock -> read the list -> listen -> bring the connections back -> carry out requests -> shut down
 
 It ends on SIGTERM, SIGINT (twice: at once), a client's `down`, or, when it was started for a session, when its last
-client has left; then it forgets its connections, because they were the session's.
+client has left; then it forgets the connections made in it, because they were the session's.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from typing import Any
 
 import structlog
 
 from feeds import logs
 from ringbuf.directory import instance_directory, open_file
 from ringbuf.errors import AlreadyRunning, TickringError
+from supervisor.control import EXIT_ALREADY_RUNNING
 from supervisor.control_server import ControlServer
 from supervisor.places import control_socket
 from supervisor.supervisor import Supervisor
@@ -65,17 +67,19 @@ async def supervise(*, session: bool = False) -> None:
     lock = take_lock()
     try:
         server = ControlServer(control_socket(create=True))
-        supervisor = Supervisor(server.on_line)
+        supervisor = Supervisor(session=session)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _end, supervisor)
         await server.start(supervisor)
         _log.info("supervisor up", pid=os.getpid(), session=session)
-        await supervisor.restore()
-        forget = await _until_end(supervisor, server, session=session)
-        _log.info("supervisor going down", forget=forget)
-        await supervisor.shut_down(forget=forget)
+        restoring = asyncio.create_task(supervisor.restore())
+        await _until_end(supervisor, server, restoring, session=session)
+        _log.info("supervisor going down", forget=supervisor.forgetting)
+        server.refuse_clients()
+        await supervisor.shut_down()
         await server.close()
+        _log.info("supervisor down")
     finally:
         os.close(lock)
 
@@ -86,20 +90,27 @@ def _end(supervisor: Supervisor) -> None:
     supervisor.ending.set()
 
 
-async def _until_end(supervisor: Supervisor, server: ControlServer, *, session: bool) -> bool:
-    """Wait for the end, and tell whether the connections are to be forgotten."""
-    ending: asyncio.Task[bool] = asyncio.create_task(supervisor.ending.wait())
-    waited_for: set[asyncio.Task[bool]] = {ending}
+async def _until_end(
+    supervisor: Supervisor, server: ControlServer, restoring: asyncio.Task[None], *, session: bool
+) -> None:
+    """Wait for the end, however it comes: a fault of ours in restoring is one, too."""
+    ending = asyncio.create_task(supervisor.ending.wait())
+    waiting: set[asyncio.Task[Any]] = {ending, restoring}
     if session:
-        waited_for.add(asyncio.create_task(_deserted(server)))
-    await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
-    for task in waited_for:
+        waiting.add(asyncio.create_task(_deserted(supervisor, server)))
+    while not ending.done():
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            if (fault := task.exception()) is not None:
+                _log.error("supervisor failed", error=repr(fault))
+                supervisor.ending.set()
+    for task in waiting:
         task.cancel()
-    return session or supervisor.forgetting
+    await asyncio.gather(*waiting, return_exceptions=True)
 
 
-async def _deserted(server: ControlServer) -> bool:
-    """Wait until the session's clients have all been there and left."""
+async def _deserted(supervisor: Supervisor, server: ControlServer) -> None:
+    """Wait until the session's clients have all been there and left; that is the end."""
     with suppress(TimeoutError):
         async with asyncio.timeout(_FIRST_CLIENT_WITHIN):
             await server.visited.wait()
@@ -107,7 +118,9 @@ async def _deserted(server: ControlServer) -> bool:
         server.deserted.clear()
         await server.deserted.wait()
         await asyncio.sleep(_DESERTED_GRACE)
-    return True
+    # At once, before anybody else is let in: who comes now finds nobody, and starts a supervisor of his own.
+    supervisor.ending.set()
+    server.refuse_clients()
 
 
 def main() -> int:
@@ -120,9 +133,14 @@ def main() -> int:
     logs.configure("supervisor")
     try:
         asyncio.run(supervise(session=arguments.session))
+    except AlreadyRunning as error:
+        _log.error("supervisor cannot run", error=str(error))
+        return EXIT_ALREADY_RUNNING
     except TickringError as error:
         _log.error("supervisor cannot run", error=str(error))
         return error.exit_code
+    except KeyboardInterrupt:  # before the handlers stood
+        return 130
     return 0
 
 

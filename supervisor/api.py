@@ -16,7 +16,9 @@ from typing import Any
 import orjson
 
 from feeds.records import Kind
-from ringbuf.errors import NotRunning, ParameterError
+from feeds.registry import provider as provider_named
+from feeds.transport import redacted
+from ringbuf.errors import ParameterError
 from ringbuf.reader import RingReader, Start
 from ringbuf.reader import attach as ring_attach
 from ringbuf.waiting import WaitStrategy
@@ -25,6 +27,8 @@ from supervisor.client import ControlClient, Make, start_supervisor
 from supervisor.control import Outcome
 from supervisor.results import Result, WebSocketConnection, WebSocketConnectionStatus
 from supervisor.results_file import read_results
+
+_MASK = "********"
 
 
 def _write_line(text: str) -> None:
@@ -38,29 +42,35 @@ class _Conversation:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._client: ControlClient | None = None
-        self._pid = 0
 
     def client(self) -> ControlClient:
-        """Give the conversation; a new one if there is none, the last one has ended, or a fork has copied it."""
+        """Give the conversation; a new one if there is none, or the last one has ended."""
         with self._lock:
-            if self._client is None or self._client.ended or self._pid != os.getpid():
-                try:
-                    self._client = ControlClient.connect(_write_line)
-                except NotRunning:
-                    self._client = start_supervisor(session=True, on_line=_write_line)
-                self._pid = os.getpid()
+            if self._client is not None and self._client.ended:
+                self._client.close()
+                self._client = None
+            if self._client is None:
+                self._client = start_supervisor(session=True, on_line=_write_line)
             return self._client
+
+    def forked(self) -> None:
+        """In the child of a fork: begin anew. The lock may be held by a thread that exists in the parent only."""
+        self._lock = threading.Lock()
+        client, self._client = self._client, None
+        if client is not None:
+            client.abandon()
 
     def close(self) -> None:
         """End it: the last client of a session's supervisor ends that too."""
         with self._lock:
-            if self._client is not None and self._pid == os.getpid():
+            if self._client is not None:
                 self._client.close()
             self._client = None
 
 
 _conversation = _Conversation()
 atexit.register(_conversation.close)
+os.register_at_fork(after_in_child=_conversation.forked)
 
 
 def close_session() -> None:
@@ -75,14 +85,22 @@ def _ask(make: Make) -> Outcome:
     return outcome
 
 
-def _arguments(given: dict[str, Any], provider_choices: dict[str, Any] | None = None) -> dict[str, Any]:
+def _arguments(
+    given: dict[str, Any], provider_choices: dict[str, Any] | None = None, extra_params: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Give `extra`: what the function was called with, secrets masked."""
-    shown = {name: "********" if name == "auth_token" and value else value for name, value in given.items()}
-    return {
-        "metadata": {
-            "arguments": {"provider_choices": provider_choices or {}, "standard_params": shown, "extra_params": {}}
-        }
-    }
+    shown = {name: _MASK if name == "auth_token" and value else value for name, value in given.items()}
+    arguments = {"provider_choices": provider_choices or {}, "standard_params": shown}
+    return {"metadata": {"arguments": {**arguments, "extra_params": extra_params or {}}}}
+
+
+def _without_secrets(provider_name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Give a provider's parameters as they may be shown: keys masked, a URL without its query."""
+    secret = provider_named(provider_name).parameters.model_construct().secrets()
+    shown = {name: _MASK if name in secret else value for name, value in given.items()}
+    if isinstance(shown.get("url"), str):
+        shown["url"] = redacted(shown["url"])
+    return shown
 
 
 def _status_result(
@@ -136,20 +154,22 @@ def create_connection(
     """
     if connect_kwargs is not None:
         raise ParameterError("connect_kwargs need the websockets transport, which this version does not have yet.")
-    chosen = {"symbol": symbol, **{key: value for key, value in parameters.items() if value is not None}}
+    chosen = {key: value for key, value in parameters.items() if value is not None}
     outcome = _ask(
         lambda number: control.Create(
-            number, provider, chosen, name, auth_token, results_file, save_results, table_name, limit, sleep_time,
-            broadcast_host, broadcast_port, start_broadcast,
+            number, provider, {"symbol": symbol, **chosen}, name, auth_token, results_file, save_results, table_name,
+            limit, sleep_time, broadcast_host, broadcast_port, start_broadcast,
         )
     )  # fmt: skip
     given = {"name": name, "auth_token": auth_token, "results_file": results_file, "save_results": save_results,
-             "table_name": table_name, "limit": limit, "sleep_time": sleep_time, "start_broadcast": start_broadcast,
-             **chosen}  # fmt: skip
+             "table_name": table_name, "limit": limit, "sleep_time": sleep_time, "broadcast_host": broadcast_host,
+             "broadcast_port": broadcast_port, "start_broadcast": start_broadcast, "symbol": symbol}  # fmt: skip
     refused = [f"{a.topic}: {a.reason}" for a in outcome.answers if a.state == "refused"]
     return Result[WebSocketConnection](
         results=WebSocketConnection(status=WebSocketConnectionStatus.of(outcome.connections[0])),
-        provider=provider, warnings=refused or None, extra=_arguments(given, {"provider": provider}),
+        provider=provider,
+        warnings=refused or None,
+        extra=_arguments(given, {"provider": provider}, _without_secrets(provider, chosen)),
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """One child process: started, talked to, stopped.
 
-Children are forked and exec'd from the main thread with nothing inherited but their end of the control pipe. Stopping
-climbs a ladder, each step only if the one before did not help in time::
+Children are forked and exec'd from the main thread with nothing inherited but their end of the control pipe and the
+family's lock (see `family`). Stopping climbs a ladder, each step only if the one before did not help in time::
 
     drain message, or the pipe's end --2 s--> SIGTERM --8 s--> SIGKILL
 """
@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Final, Generic, TypeVar
 import msgspec
 
 from feeds.pipe import ControlPipe
+from supervisor.places import open_log
 
 M = TypeVar("M")
 
@@ -41,11 +43,14 @@ class ChildProcess(Generic[M]):
     """A running child. For the supervisor's event loop."""
 
     def __init__(self, process: asyncio.subprocess.Process, pipe: ControlPipe[M]) -> None:
+        """Use `ChildProcess.start`."""
         self._process = process
         self.pipe = pipe
 
     @classmethod
-    async def start(cls, module: str, title: str, expected: type[M], log: Path) -> ChildProcess[M]:
+    async def start(
+        cls, module: str, title: str, expected: type[M], log: Path, inherited: Sequence[int] = ()
+    ) -> ChildProcess[M]:
         """Start ``python -P -m module``.
 
         Args:
@@ -53,26 +58,20 @@ class ChildProcess(Generic[M]):
             title: what it is for; shows in ps.
             expected: the messages it sends.
             log: where its stderr is appended.
+            inherited: descriptors it is to have beside its end of the pipe.
+
+        Raises:
+            OSError: the machine has no process, descriptor or disk for it; nothing is left behind.
         """
         ours, theirs = socket.socketpair()
-        try:
-            descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with theirs:
+            pipe = await ControlPipe.open(ours, expected)
             try:
-                process = await asyncio.create_subprocess_exec(
-                    sys.executable, "-P", "-m", module, "--control-fd", str(theirs.fileno()), "--title", title,
-                    pass_fds=[theirs.fileno()], stdin=asyncio.subprocess.DEVNULL, stdout=descriptor, stderr=descriptor,
-                    # A session of its own keeps the terminal's Ctrl-C from reaching it; the supervisor decides.
-                    # One thread for BLAS: nothing here multiplies matrices, and its pool would cost memory.
-                    start_new_session=True, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
-                )  # fmt: skip
-            finally:
-                os.close(descriptor)
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        return cls(process, await ControlPipe.open(ours, expected))
+                process = await _run(module, title, theirs.fileno(), log, inherited)
+            except BaseException:
+                pipe.close()
+                raise
+        return cls(process, pipe)
 
     @property
     def pid(self) -> int:
@@ -83,20 +82,35 @@ class ChildProcess(Generic[M]):
         """Wait for the end and give the exit code; minus the signal's number if one killed it."""
         return await self._process.wait()
 
-    async def stop(self, drain: msgspec.Struct | None = None) -> StopStep:
-        """End the child and give the step that did it. Several callers may; the first one's ladder counts."""
-        if drain is None:
+    async def stop(
+        self,
+        drain: msgspec.Struct | None = None,
+        *,
+        drain_within: float = DRAIN_WITHIN,
+        terminate_within: float = TERMINATE_WITHIN,
+    ) -> StopStep:
+        """End the child and give the step that did it. Several callers may; the first one's ladder counts.
+
+        Args:
+            drain: the message that asks it to end; without one, the pipe's end does.
+            drain_within: how long it may take before SIGTERM, in seconds.
+            terminate_within: how long after that before SIGKILL, in seconds.
+        """
+        try:
+            if drain is None:
+                self.pipe.close()
+            else:
+                self.pipe.send(drain)
+            if await self._ended(drain_within):
+                return StopStep.DRAINED
+            self._signal(signal.SIGTERM)
+            if await self._ended(terminate_within):
+                return StopStep.TERMINATED
+            self._signal(signal.SIGKILL)
+            await self._process.wait()
+            return StopStep.KILLED
+        finally:
             self.pipe.close()
-        else:
-            self.pipe.send(drain)
-        if await self._ended(DRAIN_WITHIN):
-            return StopStep.DRAINED
-        self._signal(signal.SIGTERM)
-        if await self._ended(TERMINATE_WITHIN):
-            return StopStep.TERMINATED
-        self._signal(signal.SIGKILL)
-        await self._process.wait()
-        return StopStep.KILLED
 
     def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):
@@ -108,5 +122,20 @@ class ChildProcess(Generic[M]):
                 await self._process.wait()
         except TimeoutError:
             return False
-        self.pipe.close()
         return True
+
+
+async def _run(
+    module: str, title: str, control: int, log: Path, inherited: Sequence[int]
+) -> asyncio.subprocess.Process:
+    descriptor = open_log(log)
+    try:
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-P", "-m", module, "--control-fd", str(control), "--title", title,
+            pass_fds=(control, *inherited), stdin=asyncio.subprocess.DEVNULL, stdout=descriptor, stderr=descriptor,
+            # A session of its own keeps the terminal's Ctrl-C from reaching it; the supervisor decides.
+            # One thread for BLAS: nothing here multiplies matrices, and its pool would cost memory.
+            start_new_session=True, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+        )  # fmt: skip
+    finally:
+        os.close(descriptor)

@@ -20,10 +20,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeAlias
 
+import msgspec
+
 from feeds.pipe import Splitter, pack
-from ringbuf.errors import AlreadyRunning, ControlError, DeadlinePassed, NotRunning, RingNotFound, TickringError
-from supervisor.control import PROTOCOL, FromSupervisor, Hello, Line, Outcome, Refusal, Request, Welcome
-from supervisor.places import control_socket, log_file
+from ringbuf.errors import ControlError, DeadlinePassed, NotRunning, ParameterError, RingNotFound, TickringError
+from supervisor.control import (
+    EXIT_ALREADY_RUNNING,
+    PROTOCOL,
+    FromSupervisor,
+    Hello,
+    Line,
+    Outcome,
+    Refusal,
+    Request,
+    Welcome,
+)
+from supervisor.places import control_socket, log_file, open_log
 from supervisor.version import version
 
 #: Longer than the longest a supervisor waits for a venue (see `provider_process`), so that its own words arrive.
@@ -47,6 +59,8 @@ class ControlClient:
         self._ids = itertools.count(1)
         self._waiting: dict[int, Future[Outcome]] = {}
         self._lock = threading.Lock()
+        #: Another than `_lock`: answers must get through while a request is being sent.
+        self._sending = threading.Lock()
         self._ended: TickringError | None = None
         self.supervisor_pid = self._greet()
         self._reader = threading.Thread(target=self._read, name="tickring-control", daemon=True)
@@ -60,28 +74,29 @@ class ControlClient:
             on_line: takes what connections made here have to tell.
 
         Raises:
-            NotRunning: none answers.
+            NotRunning: none answers, or it is going down.
+            UnsafePath: its socket stands where others could have put it.
             ControlError: it speaks another version of the protocol.
         """
         found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        found.settimeout(_GREETING_WITHIN)  # a supervisor that hangs does not even accept
         try:
             found.connect(str(control_socket()))
             return cls(found, on_line or (lambda _: None))
-        except (FileNotFoundError, ConnectionRefusedError, RingNotFound) as error:
+        except (FileNotFoundError, ConnectionError, RingNotFound) as error:
             found.close()
             raise NotRunning("no supervisor is running: start one with `tickring up`.") from error
+        except TimeoutError as error:
+            found.close()
+            raise NotRunning("the supervisor does not answer: it hangs. See its log, or kill it.") from error
         except BaseException:
             found.close()
             raise
 
     def _greet(self) -> int:
-        self._socket.settimeout(_GREETING_WITHIN)
         self._socket.sendall(pack(Hello(PROTOCOL, version())))
         while True:
-            try:
-                data = self._socket.recv(65536)
-            except TimeoutError as error:
-                raise NotRunning("the supervisor does not answer: it hangs. See its log, or kill it.") from error
+            data = self._socket.recv(65536)
             if not data:
                 raise NotRunning("the supervisor ended the conversation: it is going down.")
             for message in self._splitter.feed(data):
@@ -99,24 +114,26 @@ class ControlClient:
             timeout: how long to wait, in seconds.
 
         Raises:
+            ParameterError: a value of the wrong type, or one that JSON cannot carry; nothing was sent.
             TickringError: what the supervisor refused it with.
             NotRunning: the supervisor has ended.
             DeadlinePassed: it has not answered; what was asked for may still be done.
         """
         number = next(self._ids)
+        packed = _packed(make(number))
         future: Future[Outcome] = Future()
         with self._lock:
             if self._ended is not None:
                 raise self._ended
             self._waiting[number] = future
-            try:
-                self._socket.sendall(pack(make(number)))
-            except OSError as error:
-                raise NotRunning("the supervisor has ended.") from error
         try:
+            with self._sending:
+                self._socket.sendall(packed)
             return future.result(timeout)
-        except TimeoutError as error:
-            raise DeadlinePassed(f"the supervisor has not answered within {timeout:g} s. See its log.") from error
+        except OSError as error:
+            if isinstance(error, TimeoutError):  # a TimeoutError of futures is one of these, too
+                raise DeadlinePassed(f"the supervisor has not answered within {timeout:g} s. See its log.") from error
+            raise NotRunning("the supervisor has ended.") from error
         finally:
             with self._lock:
                 self._waiting.pop(number, None)
@@ -139,7 +156,9 @@ class ControlClient:
 
     def _said(self, message: FromSupervisor) -> None:
         if isinstance(message, Line):
-            self._on_line(message.text)
+            # Whatever is wrong with where lines go (a closed terminal, say), answers must go on coming.
+            with suppress(Exception):
+                self._on_line(message.text)
         elif isinstance(message, Outcome | Refusal):
             with self._lock:
                 future = self._waiting.pop(message.id, None)
@@ -154,6 +173,10 @@ class ControlClient:
     def ended(self) -> bool:
         """Whether the conversation is over."""
         return self._ended is not None
+
+    def abandon(self) -> None:
+        """In a process that a fork has made: let go of the parent's conversation without ending it."""
+        self._socket.close()
 
     def close(self) -> None:
         """End the conversation; doing so twice is harmless."""
@@ -184,12 +207,15 @@ def start_supervisor(*, session: bool = False, on_line: Callable[[str], None] | 
         NotRunning: it did not come up; the message says where its log is.
     """
     log = log_file("supervisor")
-    process = _spawn(log, session=session)
+    process: subprocess.Popen[bytes] | None = None
     end = time.monotonic() + UP_WITHIN
     while time.monotonic() < end:
         with suppress(NotRunning):
             return ControlClient.connect(on_line)
-        if process.poll() not in (None, AlreadyRunning.exit_code):  # another one was faster: it will answer
+        code = None if process is None else process.poll()
+        if process is None or code == EXIT_ALREADY_RUNNING:  # the other one is still coming up, or going down
+            process = _spawn(log, session=session)
+        elif code is not None:
             break
         time.sleep(0.01)
     raise NotRunning(f"the supervisor did not come up. See its log: {log}.")
@@ -197,13 +223,22 @@ def start_supervisor(*, session: bool = False, on_line: Callable[[str], None] | 
 
 def _spawn(log: Path, *, session: bool) -> subprocess.Popen[bytes]:
     arguments = [sys.executable, "-P", "-m", "supervisor", *(["--session"] if session else [])]
-    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = open_log(log)
     try:
         process = subprocess.Popen(  # noqa: S603 - our own module with our own arguments
             arguments, stdin=subprocess.DEVNULL, stdout=descriptor, stderr=descriptor, start_new_session=True
         )
-        # It may outlive us; if we outlive it, somebody must take its exit code, or it stays as a zombie.
-        threading.Thread(target=process.wait, name="tickring-reaper", daemon=True).start()
-        return process
     finally:
         os.close(descriptor)
+    # Somebody has to wait for it, or it stays as a zombie if this process outlives it.
+    threading.Thread(target=process.wait, name="tickring-reaper", daemon=True).start()
+    return process
+
+
+def _packed(request: Request) -> bytes:
+    """Give a request as bytes, after the same check that the supervisor makes: it would end the conversation."""
+    try:
+        msgspec.convert(msgspec.to_builtins(request), type(request))
+        return pack(request)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ParameterError(f"this cannot be asked for: {error}.") from error

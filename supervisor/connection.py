@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -14,35 +15,45 @@ from feeds.contract import Parameters, Provider
 from feeds.messages import Start, Subscribe, TopicAnswer, Unsubscribe
 from feeds.registry import parse_parameters, provider, split_symbols
 from ringbuf.directory import connection_directory
-from ringbuf.errors import ParameterError, RingNotFound, UnauthorizedError, VenueUnreachable
+from ringbuf.errors import ParameterError, TickringError, UnauthorizedError, UnsafePath, VenueUnreachable
 from ringbuf.lock import WriterLock
 from supervisor.control import ConnectionStatus
 from supervisor.places import log_file, state_directory
 from supervisor.provider_process import ProviderProcess
 from supervisor.roster import Settings
-from supervisor.services import Services
+from supervisor.services import OnLine, Services
 
 _log = structlog.get_logger()
+
+#: How often a directory is removed again in which somebody has just made a file.
+_REMOVALS: Final = 10
 
 
 class Connection:
     """A connection as the supervisor holds it. For its event loop; one change at a time (the caller locks)."""
 
-    def __init__(self, settings: Settings, services: Services, on_line: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, settings: Settings, services: Services, on_line: OnLine, *, inherited: Sequence[int] = ()
+    ) -> None:
         """Take a connection from its settings, not yet started.
 
         Args:
             settings: what it was made with.
             services: the recorder and the broadcasters.
             on_line: takes (connection, line) for the people who made it.
+            inherited: see `ChildProcess.start`.
         """
         self.settings = settings
+        #: Held by whoever changes the connection.
+        self.lock = asyncio.Lock()
+        #: Why it could not be brought back; empty if nothing stood in the way.
+        self.trouble = ""
         self._services = services
         self._on_line = on_line
         self._provider: Provider[Parameters] = provider(settings.provider)
         self.process = ProviderProcess(
-            settings.name, log_file(f"provider-{settings.name}"), self._start_message, self.line
-        )  # fmt: skip
+            settings.name, log_file(f"provider-{settings.name}"), self._start_message, self.line, inherited=inherited
+        )
 
     def line(self, text: str) -> None:
         """Tell the people who made the connection something."""
@@ -72,27 +83,27 @@ class Connection:
     # ---- life -------------------------------------------------------------------------------------------------------
 
     async def make(self) -> list[TopicAnswer]:
-        """Bring a new connection to life, and give what the venue said. On failure nothing of it stays."""
-        directory = _fresh_directory(self.settings.name)
-        try:
-            await self._services.record(self.settings)
-            answers = await self.process.start_first()
-            if self.settings.broadcasting:
-                await self._services.serve(self.settings)
-        except BaseException:
-            await self.process.stop()
-            await self._services.release(self.settings, delete=self._deletes())
-            shutil.rmtree(directory, ignore_errors=True)
-            raise
+        """Bring a new connection to life, and give what the venue said.
+
+        Raises:
+            TickringError: what stood in the way. Whatever is raised, the caller undoes it: see `end`.
+        """
+        _fresh_directory(self.settings.name)
+        await self._services.record(self.settings)
+        answers = await self.process.start_first()
+        if self.settings.broadcasting:
+            await self._services.serve(self.settings)
         self._keep_accepted(answers)
         return answers
 
-    async def restore(self) -> None:
-        """Bring back a connection from the list: what cannot be done now is tried again, or told in the status."""
+    def bring_back(self) -> None:
+        """Start a connection of the list: what cannot be done now is tried again, and told in the status.
+
+        Raises:
+            TickringError: its directory cannot be used.
+        """
         connection_directory(self.settings.name, create=True)
-        await self._services.record(self.settings)
-        if self.settings.broadcasting:
-            await self._services.serve(self.settings)
+        self._services.bring_back(self.settings)
         if self.settings.running:
             self.process.start()
 
@@ -101,17 +112,23 @@ class Connection:
         self.settings.running = False
         await self.process.stop()
 
-    async def end(self) -> None:
-        """End everything that belongs to the connection: its process, its rings, and its results file if it is ours."""
-        await self.process.stop()
-        if self.settings.broadcasting:
-            await self._services.withdraw(self.settings)
-        await self._services.release(self.settings, delete=self._deletes())
-        with suppress(RingNotFound):  # somebody has cleaned up before us
-            shutil.rmtree(connection_directory(self.settings.name))
+    async def end(self, *, made: bool = True) -> None:
+        """End everything that belongs to the connection: its processes, its rings, and its results file if it is ours.
 
-    def _deletes(self) -> bool:
-        return self.settings.made_results_file and not self.settings.save_results
+        Several callers may. What goes wrong is logged: the end goes on.
+
+        Args:
+            made: whether it ever lived. A results file of one that did not is nobody's: it goes even if results were
+                to be saved.
+        """
+        await self.process.stop()
+        await self._services.withdraw(self.settings)
+        delete = self.settings.made_results_file and not (made and self.settings.save_results)
+        await self._services.release(self.settings, delete=delete)
+        try:
+            _remove(connection_directory(self.settings.name))
+        except TickringError as error:  # not there any more, or not ours to remove
+            _log.warning("rings not removed", connection=self.settings.name, error=str(error))
 
     # ---- symbols ----------------------------------------------------------------------------------------------------
 
@@ -152,10 +169,15 @@ class Connection:
             raise ParameterError(
                 f"{', '.join(unwanted)} is all that {self.settings.name} is subscribed to: stop or kill the connection."
             )
+        reason = "the provider is stopped"
         answers: list[TopicAnswer] = []
         if self.process.running:
-            with suppress(VenueUnreachable):  # then it is just not asked for again
+            try:
                 answers = await self.process.change(Unsubscribe, symbols)
+            except VenueUnreachable as error:
+                reason = str(error)
+        if not answers:  # then it is just not asked for again
+            answers = [TopicAnswer(symbol, "", "removed", reason) for symbol in unwanted]
         self.settings.symbols[:] = left
         self._say("unsubscribed to", answers)
         return answers
@@ -198,17 +220,36 @@ class Connection:
             is_broadcasting=address is not None, broadcast_address=address, broadcast_pid=pid,
             results_file=settings.results_file, table_name=settings.table_name, save_results=settings.save_results,
             provider=settings.provider, limit=settings.limit, state=policy.state, since=process.since,
-            restarts=policy.restarts, last_error=process.last_error,
+            restarts=policy.restarts,
+            last_error=process.last_error or self.trouble or self._services.trouble(settings.name),
         )  # fmt: skip
 
 
-def _fresh_directory(name: str) -> Path:
+def _fresh_directory(name: str) -> None:
     """Make a new connection's directory; what a connection of that name left behind goes first.
 
     Raises:
         WriterActive: somebody outside this supervisor still writes there.
+        UnsafePath: something else stands there, or what is there cannot be removed.
     """
     directory = connection_directory(name, create=True)
     with WriterLock(directory):
-        shutil.rmtree(directory)
-    return connection_directory(name, create=True)
+        _remove(directory)
+    connection_directory(name, create=True)
+
+
+def _remove(directory: Path) -> None:
+    """Remove a connection's directory, also while others make or remove files in it.
+
+    Raises:
+        UnsafePath: it cannot be removed.
+    """
+    failure = OSError()
+    for _ in range(_REMOVALS):
+        try:
+            shutil.rmtree(directory)
+        except OSError as error:
+            failure = error
+        if not directory.exists():
+            return
+    raise UnsafePath(f"{directory} cannot be removed: {failure.strerror}. Remove it.") from failure

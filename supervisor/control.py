@@ -21,6 +21,10 @@ import msgspec
 
 from feeds.messages import Problem, TopicAnswer
 
+#: The exit code of a supervisor process that found another one at work, as its starter wants to know: it is
+#: none of the command line's codes, nor a traceback's 1 (EX_TEMPFAIL of sysexits.h).
+EXIT_ALREADY_RUNNING: Final = 75
+
 #: Raised when a message changes its meaning or loses a field; new optional fields need no new version.
 PROTOCOL: Final = 1
 
@@ -92,7 +96,7 @@ class Kill(msgspec.Struct, frozen=True, tag_field="call", tag="kill"):
 
 
 class Authorize(msgspec.Struct, frozen=True, tag_field="call", tag="authorize"):
-    """Check a token, and take a snapshot so that the results file is complete: what `get_results` asks first."""
+    """Check a token, and tell where the results are: what `get_results` asks first."""
 
     id: int
     name: str

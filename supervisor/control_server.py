@@ -10,15 +10,14 @@ import asyncio
 import os
 import socket
 from collections.abc import Coroutine
-from contextlib import suppress
 from pathlib import Path
 
 import structlog
 
 from feeds.messages import Problem
 from feeds.pipe import ControlPipe
-from ringbuf.errors import ControlError, TickringError
-from supervisor.control import PROTOCOL, Create, Hello, Line, Refusal, Request, ToSupervisor, Welcome
+from ringbuf.errors import ControlError, SupervisorError, TickringError
+from supervisor.control import PROTOCOL, Hello, Line, Refusal, Request, ToSupervisor, Welcome
 from supervisor.supervisor import Supervisor
 from supervisor.version import version
 
@@ -38,8 +37,6 @@ class ControlServer:
         self._supervisor: Supervisor | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._pipes: set[ControlPipe[ToSupervisor]] = set()
-        #: Which client made which connection: it gets the lines.
-        self._makers: dict[str, ControlPipe[ToSupervisor]] = {}
         #: Set by the first client, and whenever the last one has left.
         self.visited = asyncio.Event()
         self.deserted = asyncio.Event()
@@ -49,22 +46,22 @@ class ControlServer:
         """How many clients there are."""
         return len(self._pipes)
 
-    def on_line(self, connection: str, text: str) -> None:
-        """Give a line to the client that made a connection, if it is still there."""
-        pipe = self._makers.get(connection)
-        if pipe is not None:
-            pipe.send(Line(connection, text))
-
     async def start(self, supervisor: Supervisor) -> None:
-        """Listen. The caller holds the supervisor's lock, so a socket file that is there is a dead one's."""
+        """Listen. The caller holds the supervisor's lock, so a socket file that is there is a dead one's.
+
+        Raises:
+            SupervisorError: the socket cannot be made.
+        """
         self._supervisor = supervisor
-        with suppress(FileNotFoundError):
-            self._path.unlink()
+        self._path.unlink(missing_ok=True)
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         # The directory is 0700 already; the mask closes the moment between bind and chmod all the same.
         mask = os.umask(0o177)
         try:
             listening.bind(str(self._path))
+        except OSError as error:
+            listening.close()
+            raise SupervisorError(f"{self._path} cannot be made: {error.strerror}.") from error
         finally:
             os.umask(mask)
         loop = asyncio.get_running_loop()
@@ -72,6 +69,7 @@ class ControlServer:
 
     def _accept(self) -> ControlPipe[ToSupervisor]:
         pipe: ControlPipe[ToSupervisor] = ControlPipe(ToSupervisor)  # type: ignore[arg-type]  # a union; see feeds.pipe
+        self._pipes.add(pipe)  # counted from the first moment: a session must not end on it
         self._spawn(self._converse(pipe))
         return pipe
 
@@ -81,7 +79,6 @@ class ControlServer:
         task.add_done_callback(self._tasks.discard)
 
     async def _converse(self, pipe: ControlPipe[ToSupervisor]) -> None:
-        self._pipes.add(pipe)
         try:
             if await self._greet(pipe):
                 while (message := await pipe.receive()) is not None:
@@ -92,7 +89,6 @@ class ControlServer:
         finally:
             pipe.close()
             self._pipes.discard(pipe)
-            self._makers = {name: maker for name, maker in self._makers.items() if maker is not pipe}
             if not self._pipes:
                 self.deserted.set()
 
@@ -102,7 +98,7 @@ class ControlServer:
                 hello = await pipe.receive()
         except TimeoutError:
             return False
-        if not isinstance(hello, Hello):
+        if not isinstance(hello, Hello) or self._supervisor is None or self._supervisor.ending.is_set():
             return False
         if hello.protocol != PROTOCOL:
             problem = ControlError(
@@ -119,25 +115,26 @@ class ControlServer:
     async def _answer(self, pipe: ControlPipe[ToSupervisor], request: Request) -> None:
         assert self._supervisor is not None  # noqa: S101 - set before the server listens
         try:
-            outcome = await self._supervisor.carry_out(request)
+            # Lines of a connection made here go to this client; nobody hears them once it has left.
+            outcome = await self._supervisor.carry_out(request, lambda name, text: pipe.send(Line(name, text)))
+            pipe.send(outcome)
         except TickringError as error:
             pipe.send(Refusal(request.id, Problem.of(error)))
-            return
         # A fault of ours must reach the client as an answer, or it waits for ever; and must not end the others.
         except Exception as error:  # noqa: BLE001
             _log.exception("request failed", request=type(request).__name__)
             pipe.send(Refusal(request.id, Problem("TickringError", f"the supervisor failed: {error!r}. See its log.")))
-            return
-        if isinstance(request, Create):
-            self._makers[outcome.connections[0].name] = pipe
-        pipe.send(outcome)
+
+    def refuse_clients(self) -> None:
+        """Listen no more; the conversations go on. A client that comes now looks for another supervisor."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+            self._path.unlink(missing_ok=True)
 
     async def close(self) -> None:
         """Listen no more, finish what has been asked for, and end every conversation."""
-        if self._server is not None:
-            self._server.close()
-        with suppress(FileNotFoundError):
-            self._path.unlink()
+        self.refuse_clients()
         for pipe in list(self._pipes):
             pipe.close()
         if self._tasks:

@@ -5,21 +5,28 @@
     ~/.local/state/tickring/            the state directory, 0700   ($TICKRING_STATE_DIR or $XDG_STATE_HOME replace it)
         <instance>/
             connections.json            the list of connections, tokens included, 0600
-            logs/                       one file per process
+            logs/                       one file per process, and its predecessor NAME.log.1 if that had grown large
             results/                    results files that nobody named
             dead_letters/               frames that did not decode, per connection
 
-and in the instance's runtime directory, beside the connections: ``control.sock`` (0600) and ``supervisor.lock``.
+and in the instance's runtime directory, beside the connections: ``control.sock`` (0600), ``supervisor.lock`` and
+``family.lock`` (see `family`).
 """
 
 from __future__ import annotations
 
 import os
+import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from ringbuf.directory import instance_directory, instance_name
 from ringbuf.errors import UnsafePath
+
+#: A log of this size, in bytes, is put aside when its next process starts; one old log is kept. Logs have a line per
+#: event and none per message: this is months of them.
+LARGEST_LOG: Final = 8 * 2**20
 
 #: A UNIX socket's path may have 107 bytes on Linux (sun_path), 103 on macOS.
 LONGEST_SOCKET_PATH: Final = 103
@@ -31,9 +38,7 @@ def state_directory() -> Path:
     Raises:
         UnsafePath: it cannot be made, or is no directory of ours.
     """
-    chosen = os.environ.get("TICKRING_STATE_DIR")
-    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "tickring"
-    directory = (Path(chosen) if chosen else base) / instance_name()
+    directory = _state_root() / instance_name()
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for part in ("logs", "results", "dead_letters"):
@@ -42,9 +47,25 @@ def state_directory() -> Path:
         raise UnsafePath(
             f"{directory} cannot be made ({error.strerror}): set TICKRING_STATE_DIR to a directory of yours."
         ) from error
-    if directory.stat().st_uid != os.getuid():
+    found = directory.stat()
+    if found.st_uid != os.getuid():
         raise UnsafePath(f"{directory} belongs to someone else: set TICKRING_STATE_DIR to a directory of yours.")
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):  # they could put a list of connections in place of ours
+        raise UnsafePath(f"{directory} can be written by others: chmod go-w it, or set TICKRING_STATE_DIR.")
     return directory
+
+
+def _state_root() -> Path:
+    chosen = os.environ.get("TICKRING_STATE_DIR")
+    if chosen:
+        return Path(chosen).absolute()
+    home = Path(os.environ.get("XDG_STATE_HOME") or "")
+    if not home.is_absolute():  # the XDG specification: a relative path is invalid and is ignored
+        try:
+            home = Path.home() / ".local" / "state"
+        except RuntimeError as error:
+            raise UnsafePath("no home directory is known: set TICKRING_STATE_DIR to a directory of yours.") from error
+    return home / "tickring"
 
 
 def control_socket(*, create: bool = False) -> Path:
@@ -63,3 +84,11 @@ def control_socket(*, create: bool = False) -> Path:
 def log_file(process: str) -> Path:
     """Where a process's log goes."""
     return state_directory() / "logs" / f"{process}.log"
+
+
+def open_log(path: Path) -> int:
+    """Open a process's log for appending and give its descriptor; a log that has grown large is put aside first."""
+    with suppress(FileNotFoundError):
+        if path.stat().st_size >= LARGEST_LOG:
+            path.replace(path.with_name(f"{path.name}.1"))
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -96,7 +96,8 @@ class Policy:
         if state is None:
             return self
         if state is not ProviderState.BACKOFF:
-            restarts = self.restarts + (self.state is ProviderState.BACKOFF)
+            restarted = self.state is ProviderState.BACKOFF and state is ProviderState.STARTING
+            restarts = self.restarts + restarted
             failures = 0 if state is ProviderState.STOPPED else self.failures
             return replace(self, state=state, since=now, restarts=restarts, failures=failures)
         healthy = self.state is ProviderState.READY and now - self.since >= HEALTHY_AFTER

@@ -64,6 +64,8 @@ class WebSocketConnectionStatus(BaseModel):
         shown = {name: value for name, value in self if name != "answers" or value is not None}
         return f"WebSocketConnectionStatus({', '.join(f'{name}={value}' for name, value in shown.items())})"
 
+    __str__ = __repr__
+
     @classmethod
     def of(cls, status: ConnectionStatus, answers: list[TopicAnswer] | None = None) -> WebSocketConnectionStatus:
         """Make it from what the supervisor says."""
@@ -84,11 +86,24 @@ class WebSocketConnection(BaseModel):
     status: WebSocketConnectionStatus
 
 
+#: Where the toolkit's document cuts a line, in characters.
+_LINE = 83
+
+
+def _shown(value: object) -> object:
+    """Give what stands for a value in print: of a connection, as in the toolkit's document, its status."""
+    if isinstance(value, WebSocketConnection):
+        value = value.status
+    if isinstance(value, list):
+        return [_shown(item) for item in value[:_LINE]]  # more would be cut anyway
+    return value.model_dump() if isinstance(value, BaseModel) else value
+
+
 class Result(BaseModel, Generic[T]):
     """The result of every API function.
 
     `results` is the thing itself; `to_df` and `to_dict` give it in other shapes. Printing shows one line a field, cut
-    at 80 characters.
+    as the toolkit's document has it.
     """
 
     id: str = Field(default_factory=lambda: str(uuid.uuid4()))
@@ -101,11 +116,8 @@ class Result(BaseModel, Generic[T]):
     def __repr__(self) -> str:
         lines = ["OBBject[T]", ""]
         for name in ("id", "results", "provider", "warnings", "chart", "extra"):
-            value = getattr(self, name)
-            if isinstance(value, BaseModel):
-                value = value.model_dump()
-            text = str(value)
-            lines.append(f"{name}: {text if len(text) <= 80 else text[:80] + '...'}")
+            text = f"{name}: {_shown(getattr(self, name))}"
+            lines.append(text if len(text) <= _LINE else f"{text[:_LINE]}...")
         return "\n".join(lines)
 
     __str__ = __repr__

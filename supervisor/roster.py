@@ -7,6 +7,7 @@ or the new one. Only the supervisor writes it.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ class Settings(msgspec.Struct):
     broadcasting: bool
     #: Whether its provider is (to be) running.
     running: bool
+    #: Whether it was made for a session, whose end is its own.
+    session: bool = False
 
 
 class _File(msgspec.Struct):
@@ -58,6 +61,8 @@ def load(path: Path) -> list[Settings]:
         content = path.read_bytes()
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise SupervisorError(f"{path} cannot be read ({error.strerror}). Mend it, or move it away.") from error
     try:
         file = msgspec.json.decode(content, type=_File)
     except msgspec.DecodeError as error:
@@ -75,13 +80,16 @@ def save(path: Path, connections: list[Settings]) -> None:
     """
     temporary = path.with_name(path.name + ".new")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        temporary.unlink(missing_ok=True)  # one that a crash left could have another mode
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(msgspec.json.format(msgspec.json.encode(_File(_VERSION, connections)), indent=2))
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise SupervisorError(
             f"{path} cannot be written ({error.strerror}): changes will not survive a restart."
         ) from error

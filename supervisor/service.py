@@ -1,16 +1,24 @@
 """The recorder or a broadcaster, kept running: a child that is told the same again after every death.
 
+::
+
+    first request --> start --> told what stands --> requests go through --> dies --> pause --.
+                        ^                                                                     |
+                        +---------------------------------------------------------------------+
+
 Requests are answered one by one with the same id. What a service has to know (`standing`) is remembered here, not
 there: a service that dies is started again after a pause and told all of it before anything else, so its death loses
-nothing but time. A request that was under way when it died is answered by that second telling.
+nothing but time. A request that comes in the meantime, or was under way when it died, is sent after that. What a new
+process refuses is told to `Standing.on_done`; its owner decides what becomes of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeAlias, TypeVar
 
@@ -18,7 +26,8 @@ import msgspec
 import structlog
 
 from feeds.backoff import Backoff
-from ringbuf.errors import DeadlinePassed
+from feeds.messages import Problem
+from ringbuf.errors import DeadlinePassed, SupervisorError, TickringError
 from supervisor.child_process import ChildProcess
 from supervisor.messages import Done, FromService, Notice
 from supervisor.policy import HEALTHY_AFTER
@@ -34,6 +43,15 @@ Make: TypeAlias = Callable[[int], R]
 ANSWER_WITHIN = 15.0
 
 
+@dataclass(frozen=True)
+class Standing(Generic[R]):
+    """Something that a service has to know for as long as it stands."""
+
+    make: Make[R]
+    #: Gets the answer, problem included, each time a new process was told.
+    on_done: Callable[[Done], None]
+
+
 class Service(Generic[R]):
     """One service process. For the supervisor's event loop."""
 
@@ -42,9 +60,11 @@ class Service(Generic[R]):
         module: str,
         title: str,
         log: Path,
-        standing: Callable[[], Iterable[Make[R]]],
+        standing: Callable[[], Iterable[Standing[R]]],
         on_notice: Callable[[Notice], None],
+        *,
         backoff: Backoff | None = None,
+        inherited: Sequence[int] = (),
     ) -> None:
         """Describe the service; it starts with the first request.
 
@@ -52,9 +72,10 @@ class Service(Generic[R]):
             module: what to run.
             title: what it is for, as ps and the log show it.
             log: where its stderr goes.
-            standing: gives the requests that make a new process what the last one was.
+            standing: gives what makes a new process what the last one was, in the order of telling.
             on_notice: takes its lines for people.
             backoff: pauses between restarts.
+            inherited: see `ChildProcess.start`.
         """
         self._module = module
         self._title = title
@@ -62,13 +83,17 @@ class Service(Generic[R]):
         self._standing = standing
         self._on_notice = on_notice
         self._backoff = backoff or Backoff()
+        self._inherited = inherited
         self._ids = itertools.count(1)
+        #: Everything that waits for an answer.
         self._waiting: dict[int, asyncio.Future[Done]] = {}
+        #: Those of them that are sent again to the next process.
+        self._requests: dict[int, Make[R]] = {}
         self._child: ChildProcess[FromService] | None = None
+        #: Whether the process has been told what stands, so that requests may go through.
+        self._told = False
         self._keeper: asyncio.Task[None] | None = None
-        self._telling: asyncio.Task[None] | None = None
-        self._starting = asyncio.Lock()
-        self._stopping = False
+        self._ending = asyncio.Event()
 
     @property
     def pid(self) -> int | None:
@@ -76,40 +101,31 @@ class Service(Generic[R]):
         return self._child.pid if self._child else None
 
     async def request(self, make: Make[R]) -> Done:
-        """Ask the service for something and give its answer.
+        """Ask the service for something and give its answer; after its death, ask the next process.
 
         Raises:
             TickringError: the problem it answered with.
-            DeadlinePassed: it did not answer.
+            SupervisorError: its process cannot be started, or is going down.
+            DeadlinePassed: it did not answer; what was asked for may still be done.
         """
-        child = await self._running()
-        done = await self._ask(child, make)
+        if self._ending.is_set():
+            raise SupervisorError(f"the {self._title} is going down.")
+        if self._keeper is None:
+            self._keeper = asyncio.create_task(self._keep())
+        number = next(self._ids)
+        self._requests[number] = make
+        if self._told and self._child is not None:
+            self._child.pipe.send(make(number))
+        try:
+            done = await self._answer(number)
+        finally:
+            del self._requests[number]
         if done.problem is not None:
             raise done.problem.error()
         return done
 
-    async def _running(self) -> ChildProcess[FromService]:
-        async with self._starting:
-            if self._child is None:
-                self._stopping = False
-                self._child = await self._start()
-                self._keeper = asyncio.create_task(self._keep(self._child))
-            return self._child
-
-    async def _start(self) -> ChildProcess[FromService]:
-        child: ChildProcess[FromService] = await ChildProcess.start(
-            self._module,
-            self._title,
-            FromService,  # type: ignore[arg-type]  # a union is what the decoder wants; mypy has no word for it
-            self._log_file,
-        )
-        _log.info("service started", service=self._title, pid=child.pid)
-        return child
-
-    async def _ask(self, child: ChildProcess[FromService], make: Make[R]) -> Done:
-        number = next(self._ids)
+    async def _answer(self, number: int) -> Done:
         answer = self._waiting[number] = asyncio.get_running_loop().create_future()
-        child.pipe.send(make(number))
         try:
             async with asyncio.timeout(ANSWER_WITHIN):
                 done: Done = await answer
@@ -119,31 +135,83 @@ class Service(Generic[R]):
                 f"the {self._title} did not answer within {ANSWER_WITHIN:g} s. See its log: {self._log_file}."
             ) from error
         finally:
-            self._waiting.pop(number, None)
+            del self._waiting[number]
 
-    async def _keep(self, child: ChildProcess[FromService]) -> None:
-        """Read what the process says; start it again when it dies."""
+    # ---- the process ------------------------------------------------------------------------------------------------
+
+    async def _keep(self) -> None:
+        """Start the process, and start it again when it dies, until `stop`."""
         loop = asyncio.get_running_loop()
-        failures, started = 0, loop.time()
-        while True:
-            await self._listen(child)
-            code = await child.wait()
-            child.pipe.close()
-            if self._stopping:
-                return
-            _log.error("service died", service=self._title, pid=child.pid, exit_code=code)
-            failures = 0 if loop.time() - started >= HEALTHY_AFTER else failures + 1
-            await asyncio.sleep(self._backoff.delay(failures))
+        failures = 0
+        while not self._ending.is_set():
             started = loop.time()
-            child = self._child = await self._start()
-            self._telling = asyncio.create_task(self._tell_again(child))
+            await self._try_to_live()
+            if loop.time() - started >= HEALTHY_AFTER:
+                failures = 0
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._backoff.delay(failures)):
+                    await self._ending.wait()
+            failures += 1
+        self._fail_requests(SupervisorError(f"the {self._title} has ended."))
 
-    async def _tell_again(self, child: ChildProcess[FromService]) -> None:
-        for make in self._standing():
-            with suppress(DeadlinePassed):
-                done = await self._ask(child, make)
-                if done.problem is not None:
-                    _log.error("service cannot go on", service=self._title, problem=done.problem.message)
+    async def _try_to_live(self) -> None:
+        try:
+            await self._live()
+        except OSError as error:
+            _log.error("service not started", service=self._title, error=str(error))
+            self._fail_requests(SupervisorError(f"the {self._title} cannot be started: {error}. It is tried again."))
+        # A fault of ours must not leave the service without anyone who looks after it.
+        except Exception as error:  # noqa: BLE001
+            _log.exception("service failed", service=self._title)
+            self._fail_requests(SupervisorError(f"the {self._title} failed: {error!r}. See the supervisor's log."))
+
+    def _fail_requests(self, error: TickringError) -> None:
+        for number in self._requests:
+            answer = self._waiting.get(number)
+            if answer is not None and not answer.done():
+                answer.set_exception(error)
+
+    async def _live(self) -> None:
+        """One process, from its start to its end."""
+        child: ChildProcess[FromService] = await ChildProcess.start(
+            self._module,
+            self._title,
+            FromService,  # type: ignore[arg-type]  # a union is what the decoder wants; mypy has no word for it
+            self._log_file,
+            self._inherited,
+        )
+        self._child = child
+        _log.info("service started", service=self._title, pid=child.pid)
+        telling = asyncio.create_task(self._tell(child))
+        try:
+            if not self._ending.is_set():  # else the end came while it was started
+                await self._listen(child)
+        finally:
+            self._told = False
+            telling.cancel()
+            (fault,) = await asyncio.gather(telling, return_exceptions=True)
+            if isinstance(fault, Exception):
+                _log.error("service was not told what stands", service=self._title, error=repr(fault))
+            await child.stop()  # its pipe has ended; if it has not, it hangs
+            self._child = None
+        if not self._ending.is_set():
+            _log.error("service died", service=self._title, pid=child.pid, exit_code=await child.wait())
+
+    async def _tell(self, child: ChildProcess[FromService]) -> None:
+        """Tell a new process what stands, and then what is waiting."""
+        for standing in list(self._standing()):
+            number = next(self._ids)
+            child.pipe.send(standing.make(number))
+            try:
+                done = await self._answer(number)
+            except DeadlinePassed as error:
+                done = Done(number, Problem.of(error))
+            if done.problem is not None:
+                _log.error("service cannot go on", service=self._title, problem=done.problem.message)
+            standing.on_done(done)
+        self._told = True
+        for number, make in self._requests.items():
+            child.pipe.send(make(number))
 
     async def _listen(self, child: ChildProcess[FromService]) -> None:
         while (message := await child.pipe.receive()) is not None:
@@ -153,14 +221,10 @@ class Service(Generic[R]):
                 answer.set_result(message)
 
     async def stop(self) -> None:
-        """End the process; it finishes what it has."""
-        self._stopping = True
-        child, self._child = self._child, None
-        if child is not None:
-            step = await child.stop()
+        """End the process for good; it finishes what it has."""
+        self._ending.set()
+        if self._child is not None:
+            step = await self._child.stop()
             _log.info("service stopped", service=self._title, step=step)
-        for task in (self._keeper, self._telling):
-            if task is not None:
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+        if self._keeper is not None:
+            await self._keeper

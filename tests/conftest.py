@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from processes.supervisor_running import environment, simulator
 
 #: Real frames of real venues; they stand beside the checkout and are never copied into it.
 CAPTURES = Path(__file__).resolve().parents[2] / "shared" / "captures"
@@ -24,6 +25,19 @@ def captures() -> Path:
     if not CAPTURES.is_dir():
         pytest.fail(f"the captures are missing: expected them in {CAPTURES}")
     return CAPTURES
+
+
+@pytest.fixture(scope="session")
+def venue() -> Iterator[str]:
+    """The URL of one simulated Binance for the whole run, which refuses streams that it does not have."""
+    with simulator("--refuse-unknown") as url:
+        yield url
+
+
+@pytest.fixture
+def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let processes that are started find the project from any working directory, without its installation."""
+    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
 
 
 @pytest.fixture
@@ -57,11 +71,12 @@ def _descriptors() -> set[str]:
 def nothing_stays() -> Iterator[None]:
     """Fail the test that leaves a child process, an open descriptor or a file in shared memory behind."""
     me = psutil.Process()
+    before = set(me.children(recursive=True))  # what fixtures of a wider scope run
     shared = Path("/dev/shm")  # noqa: S108
     files = set(shared.iterdir()) if shared.is_dir() else set()
     descriptors = _descriptors() if Path("/proc/self/fd").is_dir() else set()
     yield
-    children = [child for child in me.children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
+    children = [child for child in set(me.children(recursive=True)) - before if _lives(child)]
     leftover = {str(p) for p in (set(shared.iterdir()) if shared.is_dir() else set()) - files if _mine(p)}
     opened = (_descriptors() if Path("/proc/self/fd").is_dir() else set()) - descriptors
     assert not children, f"processes left behind: {children}"
@@ -75,4 +90,11 @@ def _mine(path: Path) -> bool:
         others = path.name.startswith(_PREFIX) and not path.name.startswith(f"{_PREFIX}{os.getpid()}-")
         return path.name.startswith("tickring") and not others and path.stat().st_uid == os.getuid()
     except FileNotFoundError:
+        return False
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False

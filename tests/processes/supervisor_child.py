@@ -1,0 +1,41 @@
+"""A child of the supervisor that is as stubborn as its title says, and tells its pid and title when it runs.
+
+``obedient`` ends when told to drain or when the pipe ends; ``deaf`` only by SIGTERM; ``stubborn`` by nothing but
+SIGKILL; ``hanging up`` is stubborn and closes its pipe at once; ``babbling`` sends what is no message, and is deaf;
+``dying`` ends at once with exit code 3.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import socket
+import sys
+
+from feeds.messages import Info
+from feeds.pipe import pack
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--control-fd", type=int, required=True)
+    parser.add_argument("--title")
+    arguments = parser.parse_args()
+    pipe = socket.socket(fileno=arguments.control_fd)
+    title = arguments.title
+    if title in ("stubborn", "hanging up"):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if title == "dying":
+        return 3
+    pipe.sendall(b"\x05\0\0\0what?" if title == "babbling" else pack(Info(title)))
+    if title == "hanging up":
+        pipe.close()
+    elif title == "obedient":
+        pipe.recv(1000)  # a message or the end: it does not matter which
+        return 0
+    while True:
+        signal.pause()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
