@@ -1,0 +1,5 @@
+"""``python -P -m cli`` is the command ``tickring``."""
+
+from cli.main import run
+
+run()
