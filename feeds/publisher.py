@@ -22,6 +22,10 @@ from ringbuf.writer import RingWriter
 _pack_event = struct.Struct("<QqqIHHqQHHI72s").pack_into
 _TEXT: Final = 72
 
+# Looked up once: until Python 3.12 naming an enum's member costs more than using it.
+_EVENT: Final = Kind.EVENT
+_RECORDS: Final = Counter.RECORDS
+
 
 class Publisher:
     """The one writer of a connection's rings. For one thread."""
@@ -67,10 +71,11 @@ class Publisher:
                 self._publish(staging)
 
     def _publish(self, staging: Staging) -> None:
-        ring = self._ring(staging.kind)
-        ring.publish(staging.view, staging.count)
-        if staging.kind is not Kind.EVENT:
-            self._connection.counters.add(Counter.RECORDS, staging.count)
+        kind, count = staging.kind, staging.count
+        ring = self._connection.rings.get(kind) or self._ring(kind)
+        ring.publish(staging.view, count)
+        if kind is not _EVENT:
+            self._connection.counters.add(_RECORDS, count)
         staging.count = 0
         staging.base_seq = ring.tail
 
