@@ -45,6 +45,7 @@ def run(options: Options) -> Report:
     notes = [
         "2^17 slots of 128 bytes are 16 MiB, eight times the level-2 cache here; the small rings fit it or nearly do",
         "first lap: every page is touched for the first time; a ring's life has one",
+        "32 KiB a batch is bound by caches: a busy neighbour shows in CPU time too, and the best run shows the code",
         "peer numpy: array[a:b] = batch; peer pipe: write() of the same bytes, `cat` at its other end, one reader",
         "one process" + (", kept on one core" if pinned else ""),
     ]
