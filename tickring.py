@@ -46,9 +46,7 @@ from supervisor.api import (
 )
 from supervisor.listen import listen
 from supervisor.results import Result, WebSocketConnection, WebSocketConnectionStatus
-from supervisor.version import version
-
-__version__ = version()
+from supervisor.version import __version__
 
 __all__ = [
     "AddressInUse",

@@ -211,7 +211,12 @@ def start_supervisor(*, session: bool = False, on_line: Callable[[str], None] | 
     end = time.monotonic() + UP_WITHIN
     while time.monotonic() < end:
         with suppress(NotRunning):
-            return ControlClient.connect(on_line)
+            client = ControlClient.connect(on_line)
+            if process is not None and process.pid != client.supervisor_pid:
+                # Another one was faster. Ours must not take over later, when that one has ended and nobody wants any.
+                process.terminate()
+                process.wait()
+            return client
         code = None if process is None else process.poll()
         if process is None or code == EXIT_ALREADY_RUNNING:  # the other one is still coming up, or going down
             process = _spawn(log, session=session)

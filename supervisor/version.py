@@ -14,3 +14,7 @@ def version() -> str:
         return installed_version("tickring")
     except PackageNotFoundError:
         return "0"
+
+
+#: The same, for the front door.
+__version__ = version()

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 import psutil
+import pytest
 from waiting import wait_until
 
-from ringbuf.errors import NotRunning
+from ringbuf.errors import NotRunning, VenueUnreachable
 from supervisor.client import ControlClient
 from supervisor.control import ConnectionStatus, Create, Down, Status
 
@@ -81,6 +83,23 @@ def status(client: ControlClient, name: str = "c") -> ConnectionStatus:
 
 
 @contextmanager
+def instance() -> Iterator[Path]:
+    """Directories for a whole module, as the fixtures ``runtime`` and ``everywhere`` have them for one test."""
+    runtime = Path(tempfile.mkdtemp(prefix=f"tickring-test-{os.getpid()}-", dir="/dev/shm"))
+    kept = Path(tempfile.mkdtemp(prefix="tickring-state-"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TICKRING_RUNTIME_DIR", str(runtime))
+        patch.setenv("TICKRING_STATE_DIR", str(kept))
+        patch.delenv("TICKRING_INSTANCE", raising=False)
+        patch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
+        try:
+            yield runtime
+        finally:
+            shutil.rmtree(runtime, ignore_errors=True)
+            shutil.rmtree(kept, ignore_errors=True)
+
+
+@contextmanager
 def supervisor(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """A supervisor process that answers, its output in the state directory; ended and waited for with the block."""
     log = Path(os.environ["TICKRING_STATE_DIR"]) / "supervisor-output"
@@ -105,6 +124,12 @@ def supervisor(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
                 _, left = psutil.wait_procs(family, timeout=DEADLINE)
                 for child in left:
                     child.kill()
+
+
+def warm_up() -> None:
+    """Let a supervisor that serves a whole module start what it keeps: the recorder."""
+    with ControlClient.connect() as client, suppress(VenueUnreachable):
+        ask(client, create(DEAD_URL, "warm"))
 
 
 def answers() -> bool:
