@@ -13,13 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import structlog
-
 from feeds.clock import Clock
 from feeds.contract import Declaration, Topic
 from feeds.dead_letter import DeadLetters
 from feeds.decoding import Control, Decoder, Rejected
 from feeds.housekeeping import RECORDS, Hole, KindHousekeeping
+from feeds.logs import get_logger
 from feeds.publisher import Publisher
 from feeds.records import DATA_KINDS, EventCode, Kind
 from feeds.sampling import Sampler
@@ -27,7 +26,7 @@ from ringbuf.connection import ConnectionWriter
 from ringbuf.counters import Counter, TopicState, read_counters
 from ringbuf.symbols import Namespace
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class Intake:

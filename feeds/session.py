@@ -27,14 +27,13 @@ from contextlib import suppress
 from math import inf
 from typing import Final
 
-import structlog
-
 from feeds.backoff import Backoff
 from feeds.clock import Clock
 from feeds.contract import Parameters, Provider, Topic
 from feeds.decoding import Acknowledged, Control, Notice, Refused, Reply
 from feeds.housekeeping import INTERVAL
 from feeds.intake import Intake
+from feeds.logs import get_logger
 from feeds.messages import TopicAnswer
 from feeds.rate_limit import RateLimit
 from feeds.reconcile import Entry, TopicTable
@@ -51,7 +50,7 @@ from ringbuf.errors import (
     VenueUnreachable,
 )
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 #: DESIGN: reconcile on every change and every second.
 RECONCILE_EVERY: Final = 1.0

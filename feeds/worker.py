@@ -19,13 +19,12 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import structlog
-
 from feeds import logs
 from feeds.child import EXIT_CONFIGURATION, run_child
 from feeds.clock import Clock
 from feeds.contract import Parameters, Provider
 from feeds.intake import Intake
+from feeds.logs import get_logger
 from feeds.messages import (
     Answer,
     Drain,
@@ -47,7 +46,7 @@ from feeds.session import Session, refusal
 from ringbuf.connection import ConnectionWriter
 from ringbuf.errors import ProviderError, TickringError, WriterActive
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 T = TypeVar("T")
 
@@ -166,12 +165,16 @@ async def _taken(name: str) -> ConnectionWriter:
         WriterActive: somebody goes on writing there.
     """
     end = time.monotonic() + _PREDECESSOR_LEAVES
+    told = False
     while True:
         try:
             return ConnectionWriter(name)
-        except WriterActive:
+        except WriterActive as error:
             if time.monotonic() > end:
                 raise
+            if not told:
+                _log.info("waiting for a predecessor to leave", reason=str(error))
+                told = True
         await asyncio.sleep(_LOOK_AGAIN)
 
 

@@ -18,9 +18,8 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-import structlog
-
 from feeds import logs
+from feeds.logs import get_logger
 from ringbuf.directory import instance_directory, open_file
 from ringbuf.errors import AlreadyRunning, TickringError
 from supervisor.control import EXIT_ALREADY_RUNNING
@@ -28,7 +27,7 @@ from supervisor.control_server import ControlServer
 from supervisor.places import control_socket
 from supervisor.supervisor import Supervisor
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 #: A session's last client may be a script whose next line starts another; seconds.
 _DESERTED_GRACE = 1.0

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from feeds.contract import Parameters, Provider
+from feeds.logs import get_logger
 from feeds.messages import Start, Subscribe, TopicAnswer, Unsubscribe
 from feeds.registry import parse_parameters, provider, split_symbols
 from ringbuf.directory import connection_directory
@@ -23,7 +22,7 @@ from supervisor.provider_process import ProviderProcess
 from supervisor.roster import Settings
 from supervisor.services import OnLine, Services
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 #: How often a directory is removed again in which somebody has just made a file.
 _REMOVALS: Final = 10

@@ -12,8 +12,7 @@ import socket
 from collections.abc import Coroutine
 from pathlib import Path
 
-import structlog
-
+from feeds.logs import get_logger
 from feeds.messages import Problem
 from feeds.pipe import ControlPipe
 from ringbuf.errors import ControlError, SupervisorError, TickringError
@@ -21,7 +20,7 @@ from supervisor.control import PROTOCOL, Hello, Line, Refusal, Request, ToSuperv
 from supervisor.supervisor import Supervisor
 from supervisor.version import version
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 #: A client says hello at once; one that does not is no client of ours. Seconds.
 _HELLO_WITHIN = 5.0

@@ -19,14 +19,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-import structlog
-
+from feeds.logs import get_logger
 from feeds.messages import Answer, Drain, Failed, FromProvider, Info, Ready, Start, Subscribe, TopicAnswer, Unsubscribe
 from ringbuf.errors import DeadlinePassed, ProviderError, TickringError, VenueUnreachable
 from supervisor.child_process import ChildProcess, StopStep
 from supervisor.policy import Event, Policy, ProviderState, death
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 #: Connecting and acknowledging may take ten seconds each (see `feeds.contract`); this leaves both their time.
 READY_WITHIN: Final = 25.0

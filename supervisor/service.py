@@ -23,16 +23,16 @@ from pathlib import Path
 from typing import Generic, TypeAlias, TypeVar
 
 import msgspec
-import structlog
 
 from feeds.backoff import Backoff
+from feeds.logs import get_logger
 from feeds.messages import Problem
 from ringbuf.errors import DeadlinePassed, SupervisorError, TickringError
 from supervisor.child_process import ChildProcess
 from supervisor.messages import Done, FromService, Notice
 from supervisor.policy import HEALTHY_AFTER
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 R = TypeVar("R", bound=msgspec.Struct)
 

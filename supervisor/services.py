@@ -13,16 +13,15 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import TypeAlias
 
-import structlog
-
 from feeds.backoff import Backoff
+from feeds.logs import get_logger
 from ringbuf.errors import DeadlinePassed, TickringError
 from supervisor.messages import Bind, Done, Notice, Record, Release, Serve, ToBroadcaster, ToRecorder, Withdraw
 from supervisor.places import log_file
 from supervisor.roster import Settings
 from supervisor.service import Make, Service, Standing
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 #: Takes (connection, line) for people.
 OnLine: TypeAlias = Callable[[str, str], None]

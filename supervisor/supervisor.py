@@ -13,9 +13,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from feeds.contract import Parameters, Provider
+from feeds.logs import get_logger
 from feeds.messages import TopicAnswer
 from feeds.registry import parse_parameters, provider, split_symbols
 from ringbuf.directory import check_name, instance_directory
@@ -29,7 +28,7 @@ from supervisor.roster import Settings, load, save
 from supervisor.services import OnLine, Services
 from supervisor.snapshots import check_table_name
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 #: Children that have lost their supervisor end within three seconds (see `feeds.child` and each of them); this is for
 #: a loaded machine. Seconds.
