@@ -117,9 +117,10 @@ def whole(value: object, largest: int) -> int:
 
 
 def flag(value: object) -> bool:
-    if value in (True, "1", "true") or value == 1:
+    text = value.lower() if isinstance(value, str) else value
+    if text in ("1", "true") or text == 1:
         return True
-    if value in (False, "0", "false") or value == 0:
+    if text in ("0", "false") or text == 0:
         return False
     raise Unusable
 

@@ -21,7 +21,7 @@ def test_reasons_that_differ_only_in_what_they_quote_are_one() -> None:
 
 def test_of_all_reasons_together_a_hundred_in_ten_seconds_are_told() -> None:
     sampler = Sampler()
-    assert sum(sampler.takes(f"unknown {i}", i) for i in range(100_000)) == 100
+    assert sum(sampler.takes(f"unknown {i}", i) for i in range(2_000)) == 100
     assert not sampler.takes("another", 9 * SECOND)
     assert sampler.takes("another", 10 * SECOND + 99)
 

@@ -328,6 +328,7 @@ def test_no_room_in_shared_memory_is_told_before_the_first_record(market: str, t
             failed: Failed = provider.until(Failed)
             assert (failed.permanent, failed.problem.type) == (True, "SharedMemoryFull")
             assert "--shm-size" in failed.problem.message
+            assert provider.said == []  # it has not even connected
             assert provider.ends() == CONFIGURATION
         finally:
             process.kill()
@@ -347,20 +348,11 @@ def test_a_second_worker_for_one_name_waits_a_while_and_then_says_who_is_there(m
 
 def test_a_successor_waits_for_a_predecessor_that_is_leaving(market: str, tmp_path: Path) -> None:
     """As after the supervisor's death: the old child sees the end of its pipe, the new one is started at once."""
-    directory = connection_directory(NAME, create=True)
     with worker(tmp_path) as successor:
         with ConnectionWriter(NAME):
             successor.send(start(market))
-            wait_until(lambda: _waits_for(successor.process.pid, directory), "the successor has tried")
+            wait_until(lambda: "waiting for a predecessor" in successor.log.read_text(), "the successor has tried")
         successor.until(Ready)
-
-
-def _waits_for(pid: int, directory: Path) -> bool:
-    """Whether a process has got as far as setting up its log: it has the event loop's descriptors and the pipe."""
-    try:
-        return _catches(pid, signal.SIGTERM) and directory.exists()
-    except (FileNotFoundError, StopIteration):
-        return False
 
 
 # ---- death and succession -------------------------------------------------------------------------------------------
