@@ -42,8 +42,9 @@ class Venue:
 
 @contextmanager
 def venue(*options: object) -> Iterator[Venue]:
-    arguments = [sys.executable, "-m", "feeds.simulator", *map(str, options)]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+    # It ends with its standard input, so that it does not outlive a test run that is killed.
+    arguments = [sys.executable, "-m", "feeds.simulator", "--until-eof", *map(str, options)]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:
             assert process.stdout is not None
             yield Venue(json.loads(process.stdout.readline())["url"], process)
