@@ -11,8 +11,9 @@ cursor that belongs to it is exact::
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -36,14 +37,14 @@ class Miss:
     """Records [first, first + count) of a ring that were published but could not be read.
 
     With `Loss.REPLACED` they are what the new ring had overwritten already, and what the old one held at last beyond
-    the cursor is unknown; `count` may be 0 then.
+    the cursor is unknown; `count` may be 0 then. "unreadable" are records whose names cannot be read.
     """
 
     kind: Kind
     ring_id: str
     first: int
     count: int
-    reason: Loss
+    reason: Loss | Literal["unreadable"]
 
 
 @dataclass(frozen=True)
@@ -108,12 +109,12 @@ def merged(batches: list[Batch], limit: int | None = None) -> list[bytes]:
         batches: per kind oldest first.
         limit: encode only the newest so many.
     """
-    keep = _order(batches)
-    if limit is not None:
-        keep = keep[-limit:]
+    if limit is None or limit >= sum(map(len, batches)):
+        texts = [text for batch in batches for text in lines(batch.records)]
+        return texts if len(batches) < 2 else [texts[place] for place in _order(batches).tolist()]
+    keep = _order(batches)[-limit:]
     chosen = np.sort(keep)
-    texts: list[bytes] = []
-    first = 0
+    texts, first = [], 0
     for batch in batches:
         low, high = np.searchsorted(chosen, (first, first + len(batch)))
         texts += lines(batch.part(chosen[low:high] - first).records)
@@ -121,16 +122,24 @@ def merged(batches: list[Batch], limit: int | None = None) -> list[bytes]:
     return [texts[place] for place in np.searchsorted(chosen, keep).tolist()]
 
 
-def _order(batches: list[Batch]) -> _Integers:
-    """Give the places of all records, batch after batch, in merged order."""
-    if not batches:
-        return np.empty(0, np.int64)
+def ages(batches: Iterable[Batch]) -> list[_Integers]:
+    """Give when each record counts as received: no earlier than those before it in its ring.
+
+    So a clock that was set back turns no ring's own order round.
+
+    Args:
+        batches: per kind oldest first.
+    """
     latest = dict.fromkeys(Kind, np.iinfo(np.int64).min)
     times: list[_Integers] = []
     for batch in batches:
-        # A clock set back must not turn a ring's own order round: a record counts as no older than the one before it.
         times.append(np.maximum.accumulate(np.maximum(batch.received, latest[batch.kind])))
         latest[batch.kind] = int(times[-1][-1])
+    return times
+
+
+def _order(batches: list[Batch]) -> _Integers:
+    """Give the places of all records, batch after batch, in merged order."""
     numbers = np.repeat([KIND_NUMBER[batch.kind] for batch in batches], [len(batch) for batch in batches])
     # The sort is stable, so that within a kind equal times stay in the order of seq.
-    return np.lexsort((numbers, np.concatenate(times)))
+    return np.lexsort((numbers, np.concatenate(ages(batches))))

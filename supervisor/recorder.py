@@ -3,7 +3,7 @@
 ::
 
     supervisor --Record, Commit, Release--> Recorder --- one Recording per connection
-               <--Done, Notice------------                 rings --> Intake --> SnapshotTable --> results file
+               <--Done, Notice------------                 rings --> RingStream --> SnapshotTable --> results file
 
 Recordings share this process and its loop, and nothing else but a results file if they are told to: one's trouble is no
 other's. At the pipe's end and on SIGTERM every recording takes a last snapshot and its file is checkpointed and closed.

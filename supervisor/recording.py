@@ -1,4 +1,4 @@
-"""One connection's snapshots: rings to intake to table, at their pace, and healing by themselves.
+"""One connection's snapshots: rings to stream to table, at their pace, and healing by themselves.
 
 ::
 
@@ -22,13 +22,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeAlias
 
-import structlog
-
+from feeds.logs import get_logger
 from ringbuf.directory import check_name
 from ringbuf.errors import ParameterError, ResultsFileError, TickringError
-from supervisor.intake import Intake
 from supervisor.messages import Notice, Record
 from supervisor.results_schema import check_table_name
+from supervisor.ring_stream import Begin, RingStream
 from supervisor.snapshot_file import SnapshotFile, resolved
 from supervisor.snapshots import SnapshotTable
 
@@ -42,7 +41,7 @@ LONGEST_RETRY: Final = 5.0
 #: Takes a line for people.
 Tell: TypeAlias = Callable[[Notice], None]
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 def next_look(quarters: float, elapsed: float) -> float:
@@ -135,7 +134,9 @@ class Recording:
 
     def _open(self) -> SnapshotTable:
         table = self._table = self._files.open(self.request)
-        self._intake = Intake(self.request.connection, table.cursors, fresh=not table.started, limit=self.request.limit)
+        # Before a table's first commit, what the rings have overwritten is no gap.
+        begin: Begin | None = None if table.started else "oldest"
+        self._rings = RingStream(self.request.connection, table.cursors, begin=begin, limit=self.request.limit)
         return table
 
     def step(self) -> float:
@@ -162,18 +163,18 @@ class Recording:
         if now >= self._due:
             # Late steps are not made up for: the next one takes what they would have.
             self._due = max(self._due + self.request.sleep_time, now)
-        return min(next_look(self._intake.quarters, elapsed), max(self._due - now, SHORTEST_LOOK))
+        return min(next_look(self._rings.quarters, elapsed), max(self._due - now, SHORTEST_LOOK))
 
     def _gather(self) -> bool:
-        self._intake.attach()
-        full = self._intake.gather(self._intake.tails())
-        for text in self._intake.new_troubles():
+        self._rings.attach()
+        full = self._rings.gather(self._rings.tails())
+        for text in self._rings.new_troubles():
             self._notify(f"not recorded: {text}")
         return full
 
     def _commit(self, table: SnapshotTable) -> None:
         table.file.check()
-        written = table.commit(self._intake.take(), self._wall())
+        written = table.commit(self._rings.take(), self._wall())
         if written and self._trouble:
             self._trouble, self._failures = "", 0
             self._notify(f"recorded into {table.file.path} again; what was lost meanwhile is in {table.events_name}.")
@@ -186,9 +187,9 @@ class Recording:
         """
         try:
             table = self._table or self._open()
-            self._intake.attach()
-            tails = self._intake.tails()
-            while self._intake.gather(tails):
+            self._rings.attach()
+            tails = self._rings.tails()
+            while self._rings.gather(tails):
                 self._commit(table)
             self._commit(table)
         except TickringError as error:
@@ -213,7 +214,7 @@ class Recording:
 
     def _let_go(self, *, delete: bool = False) -> None:
         table, self._table = self._table, None
-        self._intake.close()
+        self._rings.close()
         if table is not None:
             self._files.close(table, delete=delete)
 

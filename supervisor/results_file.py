@@ -16,14 +16,16 @@ connection (a file that tickring has not recorded into, a table that another con
 from __future__ import annotations
 
 import sqlite3
+import sys
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
-from feeds.records import Kind
+from feeds.records import DATA_KINDS, Kind
 from ringbuf.errors import ParameterError, ResultsFileError
-from supervisor.gathered import Cursor
-from supervisor.intake import beyond
+from supervisor.gathered import Cursor, merged
 from supervisor.results_schema import check_table_name, read_cursors
+from supervisor.ring_stream import RingStream
 from supervisor.snapshot_file import described, resolved
 
 
@@ -88,3 +90,17 @@ def _cursors(database: sqlite3.Connection, table_name: str, connection: str) -> 
         return None
     recorded = database.execute("SELECT connection FROM tickring_tables WHERE table_name = ?", (table_name,)).fetchone()
     return read_cursors(database, table_name) if recorded == (connection.encode(),) else None
+
+
+def beyond(connection: str, cursors: Mapping[Kind, Cursor], limit: int | None) -> list[bytes]:
+    """Give the newest data records that the rings of a connection hold beyond the cursors, as JSON.
+
+    No ring is no error; a ring that cannot be read gives nothing, for it is the recorder that tells about it.
+    """
+    rings = RingStream(connection, cursors, begin="oldest", limit=limit, kinds=DATA_KINDS, batch=sys.maxsize)
+    try:
+        rings.attach()
+        rings.gather(rings.tails())
+        return merged(rings.take().data, limit)
+    finally:
+        rings.close()

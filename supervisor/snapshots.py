@@ -135,7 +135,7 @@ class SnapshotTable:
         """Write what was gathered and the cursors behind it, all or nothing; tell whether there was anything to write.
 
         Args:
-            gathered: taken from this connection's `Intake`.
+            gathered: taken from this connection's `RingStream`.
             now_ns: the time that gaps are dated with, ns since 1970.
 
         Raises:

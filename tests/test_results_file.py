@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from processes.recorder_parts import Market, parse, request
 
-from feeds.records import Kind
+from feeds.records import DATA_KINDS, Kind
 from ringbuf.directory import connection_directory
 from ringbuf.errors import ParameterError, ResultsFileError
+from supervisor.gathered import Cursor
 from supervisor.recording import OpenFiles, Recording
-from supervisor.results_file import read_results
+from supervisor.results_file import beyond, read_results
 
 
 @pytest.fixture
@@ -189,3 +190,25 @@ def test_while_the_recorder_commits_nothing_is_missing_and_nothing_twice(
         reader.join()
     assert wrong == []
     recording.end(delete=False)
+
+
+def test_beyond_the_cursors_all_is_merged_however_much_it_is(runtime: Path) -> None:
+    market = Market(capacity=2**16)
+    for _ in range(10):
+        market.publish(Kind.TRADE, 4000)
+        market.publish(Kind.QUOTE, 10)
+    cursors = {Kind.TRADE: Cursor(market.ring_id(Kind.TRADE), 100)}
+    texts = [parse(text) for text in beyond("crypto", cursors, None)]
+    assert [(row.type, row.seq) for row in texts] == market.order[100:]
+    assert beyond("crypto", cursors, 7) == beyond("crypto", cursors, None)[-7:]
+    market.close()
+
+
+def test_every_data_kind_is_read(market: Market) -> None:
+    for kind in DATA_KINDS:
+        market.publish(kind, 1)
+    assert [parse(text).type for text in beyond("crypto", {}, None)] == [str(kind) for kind in DATA_KINDS]
+
+
+def test_a_connection_that_does_not_exist_holds_nothing_beyond(runtime: Path) -> None:
+    assert beyond("nobody", {}, None) == []

@@ -16,8 +16,8 @@ from ringbuf.errors import ParameterError, ResultsFileError
 from ringbuf.records import Loss
 from supervisor import snapshots
 from supervisor.gathered import Cursor, Gathered
-from supervisor.intake import Intake
 from supervisor.results_schema import read_cursors, view_statement
+from supervisor.ring_stream import RingStream
 from supervisor.snapshot_file import SnapshotFile
 from supervisor.snapshots import SnapshotTable
 
@@ -44,21 +44,23 @@ def market(runtime: Path) -> Iterator[Market]:
 
 
 class Snapshotter:
-    """A table with the intake that belongs to it, as the recorder has them."""
+    """A table with the stream that belongs to it, as the recorder has them."""
 
     def __init__(
         self, file: SnapshotFile, limit: int | None, table: str = "records", connection: str = "crypto"
     ) -> None:
         self.table = SnapshotTable(file, table, connection, limit)
-        self.intake = Intake(connection, self.table.cursors, fresh=not self.table.started, limit=limit)
+        self.rings = RingStream(
+            connection, self.table.cursors, begin=None if self.table.started else "oldest", limit=limit
+        )
 
     def snapshot(self) -> bool:
-        self.intake.attach()
-        self.intake.gather(self.intake.tails())
-        return self.table.commit(self.intake.take(), NOW)
+        self.rings.attach()
+        self.rings.gather(self.rings.tails())
+        return self.table.commit(self.rings.take(), NOW)
 
     def close(self) -> None:
-        self.intake.close()
+        self.rings.close()
 
 
 def test_the_table_has_the_shape_of_the_toolkit(file: SnapshotFile, path: Path) -> None:

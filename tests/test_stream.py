@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+import orjson
 import pytest
 from processes.broadcaster_running import Feed
 from websockets.frames import Frame
@@ -13,10 +16,11 @@ from websockets.protocol import Protocol, Side, State
 
 from feeds.encoding import lines
 from feeds.records import Kind
-from ringbuf import RingReader
+from ringbuf import ConnectionWriter, RingReader
+from ringbuf.directory import connection_directory
 from supervisor.frame_log import FrameLog
 from supervisor.listeners import Limits, Listener
-from supervisor.stream import Stream
+from supervisor.stream import SCAN, Stream
 
 
 class Time:
@@ -58,10 +62,15 @@ def clock() -> Time:
 
 
 @pytest.fixture
-def stream(runtime: Path, clock: Time) -> Iterator[Stream]:
-    made = Stream("c", Limits(), pytest.fail, clock)
+def told() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def stream(runtime: Path, clock: Time, told: list[str]) -> Iterator[Stream]:
+    made = Stream("c", Limits(), told.append, clock)
     yield made
-    made._rings.detach()
+    made.detach()
 
 
 def _records(feed: Feed) -> list[bytes]:
@@ -159,6 +168,94 @@ def test_more_than_one_read_takes_is_read_on_at_once(stream: Stream, clock: Time
         assert len(taker.texts()) == 5000
 
 
+def _collect(stream: Stream, clock: Time, taker: Taker) -> list[tuple[str, int]]:
+    """Let some looks pass, and give the type and first seq of every text that came."""
+    taker.writes.clear()
+    for _ in range(4):
+        clock.now += 2 * SCAN
+        stream.step(clock.now)
+    texts = map(orjson.loads, taker.texts())
+    return [(text["type"], text["first"] if text["type"] == "gap" else text["seq"]) for text in texts]
+
+
+def test_a_ring_that_takes_the_name_is_followed_and_told(stream: Stream, clock: Time, told: list[str]) -> None:
+    taker = Taker(stream, clock)
+    with Feed("c") as feed:
+        feed.publish(Kind.TRADE, 5)
+        assert len(_collect(stream, clock, taker)) == 5
+        feed.publish(Kind.TRADE, 2)
+    with Feed("c", capacity=64) as feed:
+        feed.publish(Kind.TRADE, 3)
+        came = _collect(stream, clock, taker)
+    assert came == [("trade", 5), ("trade", 6), ("gap", 0), ("trade", 0), ("trade", 1), ("trade", 2)]
+    assert b'{"type":"gap","connection":"c","lost":0,"reason":"replaced","kind":"trade","first":0}' in taker.texts()
+    assert told == []
+
+
+def test_a_connection_that_is_removed_and_made_again_is_read_from_its_first_record(
+    stream: Stream, clock: Time, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ringbuf.reader.NAME_CHECK", 0.0)
+    taker = Taker(stream, clock)
+    with Feed("c") as feed:
+        feed.publish(Kind.TRADE, 5)
+        assert len(_collect(stream, clock, taker)) == 5
+    shutil.rmtree(connection_directory("c"))
+    assert _collect(stream, clock, taker) == []
+    with Feed("c") as feed:
+        feed.publish(Kind.TRADE, 3)
+        assert _collect(stream, clock, taker) == [("gap", 0), ("trade", 0), ("trade", 1), ("trade", 2)]
+    assert told == []
+
+
+def test_a_ring_of_another_layout_is_told_once_and_hurts_no_other(stream: Stream, clock: Time, told: list[str]) -> None:
+    taker = Taker(stream, clock)
+    with Feed("c") as feed:
+        feed.writer.ring("quote", np.dtype([("seq", "<u8"), ("older", "<u8")]), 64)
+        feed.publish(Kind.TRADE, 5)
+        assert len(_collect(stream, clock, taker)) == 5
+        assert len(_collect(stream, clock, taker)) == 0
+    (text,) = told
+    assert "quote" in text
+    assert "restart the connection" in text
+
+
+def test_a_file_that_is_no_ring_is_told_once_and_its_successor_is_read(
+    stream: Stream, clock: Time, told: list[str]
+) -> None:
+    taker = Taker(stream, clock)
+    with ConnectionWriter("c") as writer:
+        (writer.directory / "trade.ring").write_bytes(b"nonsense")
+        assert (_collect(stream, clock, taker), _collect(stream, clock, taker)) == ([], [])
+        stream.detach()  # the next listener comes
+        assert _collect(stream, clock, taker) == []
+        (text,) = told
+        assert "trade.ring" in text
+    with Feed("c") as feed:
+        feed.publish(Kind.TRADE, 2)
+        assert len(_collect(stream, clock, taker)) == 2
+
+
+def test_records_whose_names_cannot_be_read_are_counted_as_missed_and_told_once(
+    stream: Stream, clock: Time, told: list[str]
+) -> None:
+    taker = Taker(stream, clock)
+    with Feed("c") as feed:
+        feed.publish(Kind.TRADE, 1)
+        assert len(_collect(stream, clock, taker)) == 1
+        feed.writer.symbols.intern("BROKEN")
+        with (feed.writer.directory / "symbols").open("r+b") as names:
+            names.seek(64 + 2 * 64)  # its slot
+            names.write(bytes(64))
+        for first in (1, 4):
+            feed.publish(Kind.TRADE, 3)
+            assert _collect(stream, clock, taker) == [("gap", first)]
+            notice = b'{"type":"gap","connection":"c","lost":3,"reason":"unreadable","kind":"trade","first":%d}'
+            assert taker.texts() == [notice % first]
+    (text,) = told
+    assert "is no name" in text
+
+
 async def _until(condition: Callable[[], bool], clock: Time) -> None:
     """Let the stream run until something holds; the test's own time limit bounds the wait."""
     while not condition():
@@ -173,9 +270,9 @@ def test_without_listeners_nothing_is_read(stream: Stream, clock: Time) -> None:
             task = asyncio.ensure_future(stream.run())
             taker = Taker(stream, clock)
             await asyncio.sleep(0)
-            assert stream._rings.attached
+            assert stream._rings is not None
             stream.leave(taker)
-            await _until(lambda: not stream._rings.attached, clock)
+            await _until(lambda: stream._rings is None, clock)
             feed.publish(Kind.TRADE, 100)
             again = Taker(stream, clock)
             feed.publish(Kind.TRADE, 2)
@@ -183,7 +280,7 @@ def test_without_listeners_nothing_is_read(stream: Stream, clock: Time) -> None:
             assert again.texts() == _records(feed)[-2:]
             task.cancel()
             await asyncio.wait([task])
-            assert not stream._rings.attached
+            assert stream._rings is None
 
     asyncio.run(session())
 
