@@ -81,7 +81,7 @@ class _Ran:
 def demo(
     seconds: Annotated[float | None, typer.Option(min=0.5, help="End after so long; else with Ctrl-C.")] = None,
     symbols: Annotated[int, typer.Option(help="How many of the market's 200 symbols are subscribed.")] = 10,
-    rate: Annotated[float, typer.Option(help="Events a second of the whole market.")] = 5000.0,
+    rate: Annotated[float, typer.Option(help="Events a second of the whole market.")] = 10_000.0,
     as_json: Json = False,
 ) -> None:
     """See it run: a simulated Binance, live in the terminal. No network, and nothing is left behind.

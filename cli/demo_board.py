@@ -69,7 +69,7 @@ class Board:
 
     def __init__(self) -> None:
         self._lines: dict[str, Line] = {}
-        self._next = 0.0
+        self._next: float | None = None
 
     @property
     def lines(self) -> list[Line]:
@@ -106,9 +106,11 @@ class Board:
 
     def sample(self, now: float) -> None:
         """Add a point to every path whenever its time has come; `now` is in monotonic seconds."""
-        if now < self._next:
+        due = now if self._next is None else self._next
+        if now < due:
             return
-        self._next = max(self._next + PATH_STEP, now)
+        # A look that came more than a step too late begins a new rhythm.
+        self._next = (due if now < due + PATH_STEP else now) + PATH_STEP
         for line in self._lines.values():
             line.sample()
 

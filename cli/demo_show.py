@@ -49,9 +49,10 @@ class _Lines:
         self._console.print(text, soft_wrap=True)
 
     def starting(self, done: list[str], doing: str) -> None:
-        if doing and len(done) >= self._told:
-            self._told = len(done) + 1
-            self._print(f"starting {doing}")
+        steps = [*done, doing] if doing else done
+        for step in steps[self._told :]:
+            self._print(f"starting {step}")
+        self._told = len(steps)
 
     def scene(self, scene: Scene) -> None:
         if self._due == 0.0:

@@ -127,8 +127,8 @@ class Stage:
         Raises:
             UnsafePath: the runtime directory cannot be used.
         """
-        sweep()
-        self._made_root = not runtime_root().exists()
+        # An empty runtime directory is only ours to remove if nobody else had it.
+        self._made_root = sweep() or not runtime_root().exists()
         os.environ["TICKRING_INSTANCE"] = self.instance
         self._directory = instance_directory(create=True)
         self._state = self._directory / _STATE
@@ -336,13 +336,16 @@ class Stage:
         return [str(self._directory)] if self._directory.exists() else []
 
 
-def sweep() -> None:
-    """Remove the directories of demos that were killed and can no longer do so themselves."""
+def sweep() -> bool:
+    """Remove the directories of demos that were killed and can no longer do so themselves; tells if there were any."""
+    swept = False
     with suppress(OSError):
         for directory in runtime_root().glob("demo-*"):
             pid = directory.name.partition("-")[2]
             if pid.isdecimal() and not psutil.pid_exists(int(pid)) and _deserted(directory):
                 shutil.rmtree(directory, ignore_errors=True)
+                swept = True
+    return swept
 
 
 def _deserted(directory: Path) -> bool:

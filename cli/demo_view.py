@@ -59,7 +59,7 @@ def frame(scene: Scene, width: int, height: int) -> RenderableType:
     # Title, two rows of gauges, two empty; the market's header; rings between two empty rows; the commands' heading.
     left = height - 5 - 1 - 3 - 1
     commands = _fitting(scene.commands, width, left - min(len(scene.lines), 8))
-    shown = max(1, left - _rows_of(commands, width))
+    shown = max(1, left - len(commands))
     return Group(*head, _market(scene.lines, shown, width), Text(), rings, Text(), *_commands(commands))
 
 
@@ -78,18 +78,21 @@ def _title(scene: Scene, width: int) -> RenderableType:
 
 def _gauges(scene: Scene, width: int) -> RenderableType:
     figures = scene.figures
+    medium = width >= _MEDIUM
+    count = formats.count if medium else formats.short
     good = scene.state == "ready" and not figures.stale
+    lost = f" -{count(scene.listener_lost)}" if scene.listener_lost else ""
     state = Text.assemble(("● ", _UP if good else _DOWN), scene.state if good or scene.state != "ready" else "stale")
     values: list[tuple[str, RenderableType]] = [
-        ("crypto_binance", state),
+        ("crypto_binance" if medium else "connection", state),
         ("records/s", Text(formats.rate(figures.records_per_second), f"bold {_ACCENT}")),
-        ("records", formats.count(figures.records)),
+        ("records", count(figures.records)),
         ("lag p50", formats.lag(figures.lag_p50)),
         ("lag p99", formats.lag(figures.lag_p99)),
         ("gaps", Text(formats.count(figures.gaps), f"bold {_DOWN}" if figures.gaps else f"bold {_UP}")),
-        *([("provider CPU", _cpu(scene.provider_cpu))] if width >= _MEDIUM else []),
-        ("snapshot rows", formats.count(scene.rows)),
-        ("to listener", _listener(scene)),
+        *([("provider CPU", _cpu(scene.provider_cpu))] if medium else []),
+        ("snapshot rows" if medium else "rows kept", formats.count(scene.rows)),
+        ("to listener", Text.assemble(count(scene.frames), (lost, _DOWN))),
     ]
     grid = Table.grid(expand=True, padding=(0, 1, 0, 0))
     for _ in values:
@@ -101,11 +104,6 @@ def _gauges(scene: Scene, width: int) -> RenderableType:
 
 def _cpu(share: float | None) -> str:
     return "-" if share is None else f"{share:.0%} of a core"
-
-
-def _listener(scene: Scene) -> Text:
-    lost = f" -{formats.count(scene.listener_lost)}" if scene.listener_lost else ""
-    return Text.assemble(formats.count(scene.frames), (lost, _DOWN))
 
 
 def _market(lines: list[Line], shown: int, width: int) -> RenderableType:
@@ -191,24 +189,33 @@ def _rings(rings: list[RingFigures]) -> Text:
 
 
 def _fitting(commands: list[str], width: int, rows: int) -> list[str]:
-    """Give the first commands, as many as have room; the first one, the environment, always."""
-    found = commands[:1]
+    """Give the lines of the first commands, as many as have room; the first one, the environment, always."""
+    found = folded(commands[0], width) if commands else []
     for command in commands[1:]:
-        if _rows_of([*found, command], width) > rows:
+        lines = folded(command, width)
+        if len(found) + len(lines) > rows:
             break
-        found.append(command)
+        found += lines
     return found
 
 
-def _rows_of(commands: list[str], width: int) -> int:
-    return sum(-(-(len(command) + 2) // width) for command in commands)
+def folded(command: str, width: int) -> list[str]:
+    """Break a command into lines that a shell takes together when they are copied: between words, else within one."""
+    lines, line = [], " "
+    for word in command.split(" "):
+        if len(line) + 1 + len(word) + 2 > width and line.strip():
+            lines.append(f"{line} \\")
+            line = "   "
+        line = f"{line} {word}"
+        while len(line) + 2 > width:  # within a word the next line must begin at once
+            lines.append(f"{line[: width - 1]}\\")
+            line = line[width - 1 :]
+    return [*lines, line]
 
 
-def _commands(commands: list[str]) -> list[RenderableType]:
+def _commands(lines: list[str]) -> list[RenderableType]:
     heading = Text("Now in another terminal:", "bold")
-    # Folded, never cut: what is shown can be copied.
-    shown = [Text(f"  {command}", "dim" if n == 0 else _ACCENT, overflow="fold") for n, command in enumerate(commands)]
-    return [heading, *shown]
+    return [heading, *(Text(line, "dim" if line.startswith("  export") else _ACCENT, no_wrap=True) for line in lines)]
 
 
 def starting(done: list[str], doing: str) -> RenderableType:

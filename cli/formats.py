@@ -13,6 +13,15 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def short(number: int) -> str:
+    """Write a whole number in at most seven characters: ``12,345``, ``1.23M``, ``45.6M``."""
+    if number < 1_000_000:
+        return count(number)
+    unit, scale = ("M", 1e6) if number < 1_000_000_000 else ("G", 1e9)
+    value = number / scale
+    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}{unit}"
+
+
 def rate(per_second: float | None) -> str:
     """Write a rate: ``1,234``, ``3.2`` when it is small, ``-`` when it is not known."""
     if per_second is None:
