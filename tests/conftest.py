@@ -76,7 +76,7 @@ def nothing_stays() -> Iterator[None]:
     files = set(shared.iterdir()) if shared.is_dir() else set()
     descriptors = _descriptors() if Path("/proc/self/fd").is_dir() else set()
     yield
-    children = [child for child in set(me.children(recursive=True)) - before if _lives(child)]
+    children = [told for child in set(me.children(recursive=True)) - before if (told := _alive(child))]
     leftover = {str(p) for p in (set(shared.iterdir()) if shared.is_dir() else set()) - files if _mine(p)}
     opened = (_descriptors() if Path("/proc/self/fd").is_dir() else set()) - descriptors
     assert not children, f"processes left behind: {children}"
@@ -93,8 +93,11 @@ def _mine(path: Path) -> bool:
         return False
 
 
-def _lives(process: psutil.Process) -> bool:
+def _alive(process: psutil.Process) -> str:
+    """Say which process this is; empty if it has ended, be it reaped or not."""
     try:
-        return process.status() != psutil.STATUS_ZOMBIE
+        # One that is just ending has lost its memory, and with it the command line, before it is a zombie.
+        command = "" if process.status() == psutil.STATUS_ZOMBIE else " ".join(process.cmdline())
     except psutil.NoSuchProcess:
-        return False
+        return ""
+    return command and f"{process.pid} {command}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import shutil
 import signal
@@ -138,6 +139,19 @@ def answers() -> bool:
     except NotRunning:
         return False
     return True
+
+
+def locked() -> bool:
+    """Whether a supervisor is there, and be it on its way out."""
+    path = rings() / "supervisor.lock"
+    if not path.exists():
+        return False
+    with path.open("r+b") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def down(*, forget: bool = True) -> None:
