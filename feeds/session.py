@@ -1,7 +1,7 @@
 """The session: keeps one connection to a venue alive and its topics as the user wants them.
 
-Written once for all providers. It reconciles what is wanted with what the venue holds (`reconcile`), on every change
-and every second; hands frames to the intake; judges the silence of every topic; and connects again, with growing and
+Written once for all providers. It reconciles what is wanted with what the venue holds (`topics`), on every change and
+every second; hands frames to the intake; has the silence of every topic judged; and connects again, with growing and
 jittered pauses, when the connection ends::
 
             connect                           disconnected, unanswered
@@ -34,30 +34,24 @@ from feeds.decoding import Acknowledged, Control, Notice, Refused, Reply
 from feeds.housekeeping import INTERVAL
 from feeds.intake import Intake
 from feeds.logs import get_logger
-from feeds.messages import TopicAnswer
 from feeds.rate_limit import RateLimit
-from feeds.reconcile import Entry, TopicTable
 from feeds.records import EventCode
 from feeds.sampling import Sampler
+from feeds.topics import RECONCILE_EVERY, Topics
 from feeds.transport import ConnectOptions, Socket, Transport, redacted
 from ringbuf.connection import ConnectionWriter
-from ringbuf.counters import Counter, TopicState
+from ringbuf.counters import Counter
 from ringbuf.errors import (
-    ParameterError,
     ProviderError,
-    SubscriptionRefused,
     UnauthorizedError,
     VenueUnreachable,
 )
 
 _log = get_logger()
 
-#: DESIGN: reconcile on every change and every second.
-RECONCILE_EVERY: Final = 1.0
 #: How long after its opening a connection must still give data to have been useful. Binance bans above 300 connects in
 #: five minutes; one in ten seconds is far below.
 USEFUL_AFTER: Final = 10.0
-_SETTLING = (TopicState.REQUESTED, TopicState.SENT)
 
 
 class Session:
@@ -101,7 +95,7 @@ class Session:
         self._useful_after = useful_after
         self._on_problem = on_problem or (lambda _: None)
         self._info = on_info or (lambda _: None)
-        self.table = TopicTable(parameters.stale_after, provider.declaration.deadlines.acknowledge)
+        self.topics = Topics(provider, parameters, connection, intake, clock)
         self._rate = RateLimit(provider.declaration.limits.messages_per_second)
         self._sampler = Sampler()
         self._socket: Socket | None = None
@@ -111,86 +105,12 @@ class Session:
         self._opened = inf
         self._closing = False
         self._requests = 0
-        #: Set whenever somebody should look again: a wish, an answer, a disconnect.
-        self._wake = asyncio.Event()
-        self._changed = asyncio.Event()
         self._useful = False
         self._lost_at: int | None = None
         #: Why the last socket ended; empty while it has not.
         self._ended = ""
         #: What `run` ends with, if something went wrong beside it.
         self._failure: Exception | None = None
-
-    # ---- wishes -----------------------------------------------------------------------------------------------------
-
-    async def subscribe(self, symbols: Sequence[str], *, patient: bool = False) -> list[TopicAnswer]:
-        """Want symbols, and give per topic what the venue said (or that it has not said anything yet).
-
-        Args:
-            symbols: as the user spells them.
-            patient: wait until the venue has answered for at least one, however long it cannot be reached.
-
-        Raises:
-            ParameterError: a symbol the venue's rules do not allow, or more topics than one connection may hold.
-                Nothing has changed then.
-            SymbolError, SharedMemoryFull: a symbol's name cannot be stored. Nothing is asked for then.
-        """
-        topics = self._provider.topics(self._parameters, symbols)
-        limit = self._provider.declaration.limits.topics_per_connection
-        total = {topic.native for topic in (*self.table.desired(), *topics)}
-        if len(total) > limit:
-            raise ParameterError(
-                f"{len(total)} topics are more than the {limit} that {self._provider.declaration.title} allows on one "
-                "connection: make another connection for the rest."
-            )
-        for topic in topics:
-            self._intake.route(topic)
-        entries = self.table.want(topics, self._clock.monotonic())
-        self._look_again(entries)
-        await self._settled(entries)
-        while patient and all(map(self._pending, entries)):
-            await self._settled(entries)
-        return [_answer(entry) for entry in entries]
-
-    async def unsubscribe(self, symbols: Sequence[str]) -> list[TopicAnswer]:
-        """Want symbols no more, and give per topic what became of it.
-
-        Raises:
-            ParameterError: a symbol that the venue's rules do not allow, or that is not subscribed.
-        """
-        topics = self._provider.topics(self._parameters, symbols)
-        # Refused topics too: of a symbol's several feeds the venue may have refused one.
-        held = {native for native, entry in self.table.entries.items() if entry.state is not TopicState.REMOVED}
-        unknown = sorted({topic.symbol for topic in topics if topic.native not in held})
-        if unknown:
-            raise ParameterError(f"{self._connection.name} is not subscribed to {', '.join(unknown)}.")
-        entries = self.table.unwant([topic.native for topic in topics], self._clock.monotonic())
-        self._look_again(entries)
-        await self._settled(entries)
-        return [_answer(entry) for entry in entries]
-
-    async def _settled(self, entries: list[Entry]) -> None:
-        """Wait until the venue has answered for all of these, at most as long as it may take plus one round."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self.table.acknowledge_within + RECONCILE_EVERY):
-                while any(self._pending(entry) for entry in entries):
-                    self._changed.clear()
-                    await self._changed.wait()
-
-    def _pending(self, entry: Entry) -> bool:
-        if entry.state is TopicState.REMOVED:
-            return self.table.entries.get(entry.topic.native) is entry  # another has its place if it is wanted again
-        return entry.state in _SETTLING
-
-    def _look_again(self, entries: Sequence[Entry] = ()) -> None:
-        """Write changed states where everyone can see them, and wake whoever waits for a change."""
-        now = self._clock.now()
-        for entry in entries:
-            self._connection.counters.topic(entry.topic.native, entry.state, now, entry.reason)
-            if entry.topic.native not in self.table.entries:
-                self._intake.unroute(entry.topic)
-        self._wake.set()
-        self._changed.set()
 
     # ---- the connection ---------------------------------------------------------------------------------------------
 
@@ -223,10 +143,10 @@ class Session:
         """Let `run` end with an error that came up beside it."""
         self._failure = self._failure or error
         self._closing = True
-        self._look_again()
+        self.topics.look_again()
 
     async def _connect(self) -> bool:
-        url = self._provider.url(self._parameters, self.table.desired())
+        url = self._provider.url(self._parameters, self.topics.table.desired())
         options = ConnectOptions(timeout=self._provider.declaration.deadlines.connect)
         self._ended = ""
         self._opened = inf
@@ -252,29 +172,29 @@ class Session:
         self._opened = self._clock.monotonic()
         counters.set(Counter.CONNECTED_SINCE, now)
         if self._lost_at is None:
-            self._event(EventCode.CONNECTED)
+            self.topics.event(EventCode.CONNECTED)
         else:
-            self._event(EventCode.RECONNECTED, value=now - self._lost_at)
+            self.topics.event(EventCode.RECONNECTED, value=now - self._lost_at)
         self._info("WebSocket connection established.")
         return True
 
     async def _keep(self) -> None:
         """Stay with an open socket until it ends."""
         while self._socket is not None and not self._closing:
-            self._wake.clear()
+            self.topics.wake.clear()
             await self._reconcile()
-            if self.table.unanswered(self._clock.monotonic()):
+            if self.topics.table.unanswered(self._clock.monotonic()):
                 _log.warning("the venue does not answer requests: connecting again")
                 await self._hang_up()
                 return
             with suppress(TimeoutError):
                 async with asyncio.timeout(RECONCILE_EVERY):
-                    await self._wake.wait()
+                    await self.topics.wake.wait()
 
     async def _reconcile(self) -> None:
         """Tell the venue what has changed: message by message, each from what is true when it may be sent."""
         while (socket := self._socket) is not None and not self._closing:
-            delta = self.table.delta()
+            delta = self.topics.table.delta()
             if not delta.unsubscribe and not delta.subscribe:
                 return
             wait = self._rate.wait(self._clock.monotonic())
@@ -292,16 +212,16 @@ class Session:
         now = self._clock.monotonic()
         self._rate.take(now)
         socket.send(build(topics, self._requests))
-        self.table.sent(topics, self._requests, now)
-        self._look_again([self.table.entries[topic.native] for topic in topics])
+        self.topics.table.sent(topics, self._requests, now)
+        self.topics.look_again([self.topics.table.entries[topic.native] for topic in topics])
 
     async def _pause(self, delay: float) -> None:
         end = self._clock.monotonic() + delay
         while not self._closing and (left := end - self._clock.monotonic()) > 0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(left):
-                    self._wake.clear()
-                    await self._wake.wait()
+                    self.topics.wake.clear()
+                    await self.topics.wake.wait()
 
     async def _hang_up(self) -> None:
         socket, self._socket = self._socket, None
@@ -311,7 +231,7 @@ class Session:
     async def close(self) -> None:
         """End the session: close 1000, publish the rest. A connect that is under way is given up."""
         self._closing = True
-        self._look_again()
+        self.topics.look_again()
         if self._connecting is not None:
             self._connecting.reschedule(asyncio.get_running_loop().time())
         await self._hang_up()
@@ -330,32 +250,19 @@ class Session:
             self._give_up(error)
 
     def _on_control(self, control: Control) -> None:
-        now = self._clock.monotonic()
         match control:
             case Acknowledged(request):
-                self._answered(self.table.acknowledged(request, now))
+                self.topics.acknowledged(request)
             case Refused(request, reason):
                 if self._sampler.takes(reason, self._clock.now()):
                     _log.warning("refused by the venue", reason=reason)
-                self._answered(self.table.refused(request, reason, now))
+                self.topics.refused(request, reason)
             case Reply(payload):
                 if self._socket is not None:
                     self._socket.send(payload)
             case Notice(text):
                 if self._sampler.takes(text, self._clock.now()):
                     _log.info("notice from the venue", text=text)
-
-    def _answered(self, entries: list[Entry]) -> None:
-        codes = {
-            TopicState.ACKNOWLEDGED: EventCode.SUBSCRIBED,
-            TopicState.REFUSED: EventCode.REJECTED,
-            TopicState.REMOVED: EventCode.UNSUBSCRIBED,
-        }
-        for entry in entries:
-            if entry.state in codes:
-                text = f"{entry.topic.native} {entry.reason}".strip()
-                self._event(codes[entry.state], symbol=entry.topic.symbol, text=text)
-        self._look_again(entries)
 
     def on_disconnected(self, code: int, reason: str) -> None:
         """See `Receiver.on_disconnected`."""
@@ -377,8 +284,8 @@ class Session:
             if not asked_for:
                 _log.warning("disconnected", code=code, reason=reason)
             self._info(f"WebSocket connection lost ({code}). Connecting again.")
-        self._event(EventCode.DISCONNECTED, value=code, text=reason)
-        self._look_again(self.table.disconnected(self._clock.monotonic()))
+        self.topics.event(EventCode.DISCONNECTED, value=code, text=reason)
+        self.topics.disconnected()
 
     # ---- the passing of time ----------------------------------------------------------------------------------------
 
@@ -401,36 +308,11 @@ class Session:
     def _judge(self) -> None:
         step = self._clock.check()
         if step:
-            self._event(EventCode.CLOCK_STEP, value=step)
-        stale = self.table.overdue(self._clock.monotonic())
-        for entry in stale:
-            self._event(EventCode.STALE, symbol=entry.topic.symbol, text=entry.topic.native)
-            _log.warning("topic is stale", topic=entry.topic.native, reason=entry.reason)
-        if stale:
-            self._look_again(stale)
+            self.topics.event(EventCode.CLOCK_STEP, value=step)
+        self.topics.judge()
 
     def _on_data(self, native: str) -> None:
         now = self._clock.monotonic()
         if now - self._opened >= self._useful_after:
             self._useful = True
-        entry = self.table.data(native, now)
-        if entry is not None:
-            self._event(EventCode.LIVE, symbol=entry.topic.symbol, text=native)
-            self._look_again([entry])
-
-    def _event(self, code: EventCode, *, symbol: str = "", value: int = 0, text: str = "") -> None:
-        number = self._connection.symbols.intern(symbol) if symbol else 0
-        self._intake.publisher.event(code, self._clock.now(), symbol=number, value=value, text=text)
-        self._intake.publisher.publish()
-
-
-def _answer(entry: Entry) -> TopicAnswer:
-    return TopicAnswer(entry.topic.symbol, entry.topic.native, entry.state.name.lower(), entry.reason)
-
-
-def refusal(answers: Sequence[TopicAnswer]) -> SubscriptionRefused | None:
-    """Give the error that a first subscription amounts to when the venue refused all of it."""
-    if answers and all(answer.state == "refused" for answer in answers):
-        words = "; ".join(f"{answer.topic}: {answer.reason}" for answer in answers)
-        return SubscriptionRefused(f"the venue refused {words}")
-    return None
+        self.topics.data(native, now)

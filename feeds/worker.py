@@ -42,7 +42,8 @@ from feeds.picows_transport import PicowsTransport
 from feeds.pipe import ControlPipe
 from feeds.records import Kind
 from feeds.registry import parse_parameters, provider, split_symbols
-from feeds.session import Session, refusal
+from feeds.session import Session
+from feeds.topics import refusal
 from ringbuf.connection import ConnectionWriter
 from ringbuf.errors import ProviderError, TickringError, WriterActive
 
@@ -114,7 +115,7 @@ class Worker:
 
     async def _announce(self) -> None:
         """Subscribe to the first symbols, and say so when the venue has answered."""
-        answers = await self.session.subscribe(self._symbols, patient=True)
+        answers = await self.session.topics.subscribe(self._symbols, patient=True)
         refused = refusal(answers)
         if refused is not None:
             self._send(Failed(Problem.of(refused), permanent=False))
@@ -122,7 +123,7 @@ class Worker:
         self._send(Ready(answers))
 
     async def _change(self, message: Subscribe | Unsubscribe) -> None:
-        change = self.session.subscribe if isinstance(message, Subscribe) else self.session.unsubscribe
+        change = self.session.topics.subscribe if isinstance(message, Subscribe) else self.session.topics.unsubscribe
         try:
             answers = await change(split_symbols(message.symbol))
         except TickringError as error:

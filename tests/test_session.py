@@ -24,10 +24,11 @@ from feeds.intake import Intake
 from feeds.messages import TopicAnswer
 from feeds.picows_transport import PicowsTransport
 from feeds.records import DEFAULT_CAPACITY, EventCode, Kind
-from feeds.session import Session, refusal
+from feeds.session import Session
 from feeds.simulator.binance import BinanceSpot
 from feeds.simulator.source import CaptureSource, MarketSource
 from feeds.simulator.venue import SimulatedVenue
+from feeds.topics import refusal
 from ringbuf import ConnectionWriter, attach
 from ringbuf.counters import Counter, CountersSnapshot, TopicState, read_counters
 from ringbuf.errors import ParameterError, ProviderError, SharedMemoryFull, SubscriptionRefused, UnauthorizedError
@@ -151,7 +152,7 @@ def states(answers: list[TopicAnswer]) -> dict[str, str]:
 def test_topics_are_subscribed_acknowledged_and_live_and_their_records_are_in_the_rings() -> None:
     async def test() -> None:
         async with market() as venue, running(venue.url, feed="trade,quote") as feed:
-            answers = await feed.session.subscribe(["btcusdt", "ETH-USDT"])
+            answers = await feed.session.topics.subscribe(["btcusdt", "ETH-USDT"])
             natives = ["btcusdt@trade", "btcusdt@bookTicker", "ethusdt@trade", "ethusdt@bookTicker"]
             assert states(answers).keys() == set(natives)
             assert set(states(answers).values()) <= {"acknowledged", "live"}
@@ -176,8 +177,8 @@ def test_topics_are_subscribed_acknowledged_and_live_and_their_records_are_in_th
 def test_a_refusal_is_answered_per_symbol_with_the_venues_words_and_the_rest_goes_on() -> None:
     async def test() -> None:
         async with market(refuse_unknown=True) as venue, running(venue.url) as feed:
-            await feed.session.subscribe(["btcusdt"])
-            (answer,) = await feed.session.subscribe(["nosuch"])
+            await feed.session.topics.subscribe(["btcusdt"])
+            (answer,) = await feed.session.topics.subscribe(["nosuch"])
             assert answer == TopicAnswer(
                 "NOSUCH", "nosuch@trade", "refused", "Invalid request: unknown stream nosuch@trade (code 2)"
             )
@@ -196,7 +197,7 @@ def test_a_refusal_is_answered_per_symbol_with_the_venues_words_and_the_rest_goe
             await feed.live("btcusdt@trade")
             assert venue.stats.requests == asked + 1
             venue.refuse_subscriptions("not today")
-            (answer,) = await feed.session.subscribe(["nosuch"])
+            (answer,) = await feed.session.topics.subscribe(["nosuch"])
             assert answer.reason == "Invalid request: not today (code 2)"
 
     run(test)
@@ -213,16 +214,16 @@ def test_a_refusal_of_some_is_no_error() -> None:
 def test_unsubscribing_is_answered_and_ends_the_data_and_subscribing_again_is_no_gap() -> None:
     async def test() -> None:
         async with market() as venue, running(venue.url) as feed:
-            await feed.session.subscribe(["btcusdt", "ethusdt"])
+            await feed.session.topics.subscribe(["btcusdt", "ethusdt"])
             await feed.live("btcusdt@trade", "ethusdt@trade")
-            (answer,) = await feed.session.unsubscribe(["btcusdt"])
+            (answer,) = await feed.session.topics.unsubscribe(["btcusdt"])
             assert (answer.topic, answer.state) == ("btcusdt@trade", "removed")
             assert feed.state("btcusdt@trade") is TopicState.REMOVED
             assert [text for _, _, text in feed.events(EventCode.UNSUBSCRIBED)] == ["btcusdt@trade"]
-            assert [topic.native for topic in feed.session.table.desired()] == ["ethusdt@trade"]
+            assert [topic.native for topic in feed.session.topics.table.desired()] == ["ethusdt@trade"]
             before = records(Kind.TRADE)["trade_id"].max()
             await feed.until(lambda: records(Kind.TRADE)["seq"][-1] > 200)
-            await feed.session.subscribe(["btcusdt"])
+            await feed.session.topics.subscribe(["btcusdt"])
             await feed.live("btcusdt@trade")
             assert records(Kind.TRADE)["trade_id"].max() > before
             assert feed.count(Counter.GAPS) == 0
@@ -235,14 +236,14 @@ def test_unsubscribing_is_answered_and_ends_the_data_and_subscribing_again_is_no
 def test_wishes_that_cannot_be_are_one_clear_error_and_change_nothing() -> None:
     async def test() -> None:
         async with market() as venue, running(venue.url) as feed:
-            await feed.session.subscribe(["btcusdt"])
+            await feed.session.topics.subscribe(["btcusdt"])
             with pytest.raises(ParameterError, match="'b@d' cannot be a Binance symbol"):
-                await feed.session.subscribe(["ethusdt", "b@d"])
+                await feed.session.topics.subscribe(["ethusdt", "b@d"])
             with pytest.raises(ParameterError, match="crypto is not subscribed to ETHUSDT, XRPUSDT"):
-                await feed.session.unsubscribe(["btcusdt", "xrpusdt", "ethusdt"])
+                await feed.session.topics.unsubscribe(["btcusdt", "xrpusdt", "ethusdt"])
             with pytest.raises(ParameterError, match="1025 topics are more than the 1024 that Binance spot allows"):
-                await feed.session.subscribe([f"s{i}x" for i in range(1024)])
-            assert [topic.native for topic in feed.session.table.desired()] == ["btcusdt@trade"]
+                await feed.session.topics.subscribe([f"s{i}x" for i in range(1024)])
+            assert [topic.native for topic in feed.session.topics.table.desired()] == ["btcusdt@trade"]
             assert venue.stats.requests == 1
 
     run(test)
@@ -254,11 +255,13 @@ def test_wishes_before_the_venue_can_be_reached_are_answered_when_it_can() -> No
         async with market() as venue:
             url, port = venue.url, venue.port
         async with running(url) as feed:
-            patient = asyncio.create_task(feed.session.subscribe(["btcusdt"], patient=True))
+            patient = asyncio.create_task(feed.session.topics.subscribe(["btcusdt"], patient=True))
             await feed.until(lambda: len(feed.problems) >= 3)
             assert "cannot be reached" in str(feed.problems[0])
             assert feed.state("btcusdt@trade") is TopicState.REQUESTED
-            (answer,) = await feed.session.unsubscribe(["btcusdt"]) and await feed.session.subscribe(["ethusdt"])
+            (answer,) = await feed.session.topics.unsubscribe(["btcusdt"]) and await feed.session.topics.subscribe(
+                ["ethusdt"]
+            )
             assert (answer.topic, answer.state) == ("ethusdt@trade", "requested")
             # Nobody waits for what was taken back; asking patiently for it has not brought it back.
             assert states(await patient) == {"btcusdt@trade": "removed"}
@@ -275,23 +278,23 @@ def test_wishes_that_cross_each_other_end_as_wished_last() -> None:
 
     async def test() -> None:
         async with market() as venue, running(venue.url) as feed:
-            await feed.session.subscribe(["btcusdt", "ethusdt"])
+            await feed.session.topics.subscribe(["btcusdt", "ethusdt"])
             for _ in range(2):
                 await asyncio.gather(
-                    feed.session.unsubscribe(["btcusdt"]),
-                    feed.session.subscribe(["btcusdt"]),
-                    feed.session.unsubscribe(["ethusdt"]),
-                    feed.session.subscribe(["bnbusdt"]),
-                    feed.session.subscribe(["ethusdt"]),
+                    feed.session.topics.unsubscribe(["btcusdt"]),
+                    feed.session.topics.subscribe(["btcusdt"]),
+                    feed.session.topics.unsubscribe(["ethusdt"]),
+                    feed.session.topics.subscribe(["bnbusdt"]),
+                    feed.session.topics.subscribe(["ethusdt"]),
                 )
-                removing = asyncio.create_task(feed.session.unsubscribe(["btcusdt"]))
+                removing = asyncio.create_task(feed.session.topics.unsubscribe(["btcusdt"]))
                 await asyncio.sleep(0.02)  # it is somewhere between the wish, the wire and the answer
-                await feed.session.subscribe(["btcusdt"])
+                await feed.session.topics.subscribe(["btcusdt"])
                 await removing
             natives = {f"{symbol}@trade" for symbol in ("btcusdt", "ethusdt", "bnbusdt")}
             (connection,) = venue._connections
             assert set(connection.subscriptions.streams) == natives
-            assert {topic.native for topic in feed.session.table.desired()} == natives
+            assert {topic.native for topic in feed.session.topics.table.desired()} == natives
             await feed.live(*natives)
 
     run(test)
@@ -307,9 +310,9 @@ def test_a_thousand_topics_and_their_removal_stay_below_the_venues_rate_with_pon
     async def test() -> None:
         profile = BinanceSpot(ping_interval=0.9)
         async with market(profile=profile) as venue, running(venue.url, provider=Binance()) as feed:  # type: ignore[arg-type]  # as above
-            assert set(states(await feed.session.subscribe(symbols)).values()) == {"acknowledged"}
-            await feed.session.unsubscribe(symbols[:400])
-            await feed.session.subscribe(["btcusdt"])
+            assert set(states(await feed.session.topics.subscribe(symbols)).values()) == {"acknowledged"}
+            await feed.session.topics.unsubscribe(symbols[:400])
+            await feed.session.topics.subscribe(["btcusdt"])
             assert venue.stats.requests == 6 + 2 + 1
             assert venue.stats.connections == 1
             assert venue.stats.closed_too_many_requests == 0
@@ -325,7 +328,7 @@ def test_a_thousand_topics_and_their_removal_stay_below_the_venues_rate_with_pon
 def test_an_unknown_symbol_is_acknowledged_and_then_stale_by_its_deadline_while_others_live() -> None:
     async def test() -> None:
         async with market() as venue, running(venue.url, stale_after=0.5) as feed:
-            answers = await feed.session.subscribe(["btcusdt", "mispelt"])
+            answers = await feed.session.topics.subscribe(["btcusdt", "mispelt"])
             assert states(answers)["mispelt@trade"] == "acknowledged"
             await feed.until(lambda: feed.state("mispelt@trade") is TopicState.STALE)
             assert feed.state("btcusdt@trade") is TopicState.LIVE
@@ -341,7 +344,7 @@ def test_a_venue_that_falls_silent_makes_topics_stale_and_its_data_makes_them_li
     async def test() -> None:
         profile = BinanceSpot(ping_interval=0.5)
         async with market(profile=profile) as venue, running(venue.url, stale_after=0.3) as feed:
-            await feed.session.subscribe(["btcusdt"])
+            await feed.session.topics.subscribe(["btcusdt"])
             await feed.live("btcusdt@trade")
             venue.go_silent()
             # Pings go on: they are no data.
@@ -431,11 +434,11 @@ def test_a_symbol_of_which_the_venue_refused_one_feed_can_still_be_unsubscribed(
     async def test() -> None:
         script = Script(answer=answer)
         async with script.serve() as url, running(url, feed="trade,quote", provider=OneAtATime()) as feed:  # type: ignore[arg-type]  # as above
-            answers = await feed.session.subscribe(["btcusdt"])
+            answers = await feed.session.topics.subscribe(["btcusdt"])
             assert states(answers) == {"btcusdt@trade": "acknowledged", "btcusdt@bookTicker": "refused"}
-            answers = await feed.session.unsubscribe(["btcusdt"])
+            answers = await feed.session.topics.unsubscribe(["btcusdt"])
             assert set(states(answers).values()) == {"removed"}
-            assert feed.session.table.entries == {}
+            assert feed.session.topics.table.entries == {}
             assert {topic.state for topic in feed.counters().topics} == {TopicState.REMOVED}
 
     run(test)
@@ -446,12 +449,12 @@ def test_a_venue_that_does_not_answer_requests_is_left_and_asked_again_on_a_new_
     async def test() -> None:
         script = Script()
         async with script.serve() as url, running(url) as feed:
-            asking = asyncio.create_task(feed.session.subscribe(["btcusdt"], patient=True))
+            asking = asyncio.create_task(feed.session.topics.subscribe(["btcusdt"], patient=True))
             await feed.until(lambda: script.connects >= 2 and len(script.requests) >= 2)
             script.answer = acknowledge
             assert states(await asking) == {"btcusdt@trade": "acknowledged"}
             assert feed.count(Counter.DISCONNECTS) == script.connects - 1
-            assert feed.session.table.entries["btcusdt@trade"].state is TopicState.ACKNOWLEDGED
+            assert feed.session.topics.table.entries["btcusdt@trade"].state is TopicState.ACKNOWLEDGED
 
     run(test)
 
@@ -461,7 +464,7 @@ def test_a_venue_that_gives_data_without_acknowledging_is_not_left() -> None:
     async def test() -> None:
         script = Script(answer=lambda _: [trade(1)])
         async with script.serve() as url, running(url) as feed:
-            assert states(await feed.session.subscribe(["btcusdt"])) == {"btcusdt@trade": "live"}
+            assert states(await feed.session.topics.subscribe(["btcusdt"])) == {"btcusdt@trade": "live"}
             await asyncio.sleep(1.2)  # three times the patience, and the session looks every second
             assert script.connects == 1
 
@@ -476,7 +479,7 @@ def test_pings_are_echoed_in_time() -> None:
     async def test() -> None:
         profile = BinanceSpot(ping_interval=0.25, pong_deadline=0.4)
         async with market(profile=profile) as venue, running(venue.url) as feed:
-            await feed.session.subscribe(["btcusdt"])
+            await feed.session.topics.subscribe(["btcusdt"])
             await feed.until(lambda: venue.stats.pongs_received >= 3)
             assert venue.stats.connections == 1
             assert venue.stats.pongs_unsolicited == venue.stats.closed_without_pong == 0
@@ -489,7 +492,7 @@ def test_a_reply_that_the_decoder_asks_for_is_sent() -> None:
     async def test() -> None:
         script = Script(answer=acknowledge)
         async with script.serve() as url, running(url) as feed:
-            await feed.session.subscribe(["btcusdt"])
+            await feed.session.topics.subscribe(["btcusdt"])
             feed.session._on_control(Reply(b'{"pong":7}'))
             await feed.until(lambda: b'{"pong":7}' in script.requests)
 
@@ -503,8 +506,8 @@ def test_a_reply_that_the_decoder_asks_for_is_sent() -> None:
 def test_a_dropped_connection_is_made_again_with_all_topics_and_the_gap_is_counted() -> None:
     async def test() -> None:
         async with market() as venue, running(venue.url, feed="trade,quote") as feed:
-            await feed.session.subscribe(["btcusdt", "ethusdt"])
-            natives = [topic.native for topic in feed.session.table.desired()]
+            await feed.session.topics.subscribe(["btcusdt", "ethusdt"])
+            natives = [topic.native for topic in feed.session.topics.table.desired()]
             await feed.live(*natives)
             feed.session._backoff = Backoff(base=0.4, cap=0.4, floor=0.4)  # the market goes on meanwhile
             venue.drop_all()
@@ -541,7 +544,7 @@ def test_a_dropped_connection_is_made_again_with_all_topics_and_the_gap_is_count
 def test_a_close_is_told_with_its_code_and_the_session_goes_on(code: int) -> None:
     async def test() -> None:
         async with market() as venue, running(venue.url) as feed:
-            await feed.session.subscribe(["btcusdt"])
+            await feed.session.topics.subscribe(["btcusdt"])
             await feed.live("btcusdt@trade")
             if code == 1006:
                 venue.drop_all()
@@ -569,7 +572,7 @@ def test_frames_that_arrive_together_with_the_close_are_in_the_ring() -> None:
 
             script.answer = answer_and_close
             feed.session._backoff = Backoff(base=60, cap=60, floor=60)
-            await feed.session.subscribe(["btcusdt"])
+            await feed.session.topics.subscribe(["btcusdt"])
             await feed.until(lambda: feed.events(EventCode.DISCONNECTED))
             assert records(Kind.TRADE)["trade_id"].tolist() == list(range(1, 600))
             assert feed.count(Counter.FRAMES) == 600
@@ -591,7 +594,7 @@ def test_a_venue_that_accepts_and_closes_is_not_stormed(greeting: list[bytes]) -
         script = Script(greeting=greeting, close=1008)
         backoff = Backoff(base=0.02, cap=60.0, floor=0.0, draw=drawn)
         async with script.serve() as url, running(url, backoff=backoff) as feed:
-            wishing = asyncio.create_task(feed.session.subscribe(["btcusdt"]))
+            wishing = asyncio.create_task(feed.session.topics.subscribe(["btcusdt"]))
             await feed.until(lambda: script.connects >= 2)
             await asyncio.sleep(0.5)
             # 0.04 + 0.08 + 0.16 + 0.32: no more pauses fit into the time, however fast the machine.
@@ -614,7 +617,7 @@ def test_a_connection_that_was_useful_for_long_enough_ends_the_growth_of_the_pau
 
     async def test() -> None:
         async with market() as venue, running(venue.url, backoff=Noted(), useful_after=3600) as feed:
-            await feed.session.subscribe(["btcusdt"])
+            await feed.session.topics.subscribe(["btcusdt"])
             for _ in range(3):
                 await feed.live("btcusdt@trade")
                 venue.drop_all()
@@ -677,7 +680,7 @@ def test_garbage_is_counted_and_kept_and_the_feed_goes_on_with_others_unharmed(t
 
     async def test() -> None:
         async with market() as venue, running(venue.url, letters=letters) as feed:
-            await feed.session.subscribe(["btcusdt", "ethusdt"])
+            await feed.session.topics.subscribe(["btcusdt", "ethusdt"])
             await feed.live("btcusdt@trade", "ethusdt@trade")
             for _ in range(300):
                 for payload in garbage:
@@ -705,7 +708,7 @@ def test_garbage_is_counted_and_kept_and_the_feed_goes_on_with_others_unharmed(t
 def test_an_illegal_frame_ends_the_connection_only(wire: bytes) -> None:
     async def test() -> None:
         async with market() as venue, running(venue.url) as feed:
-            await feed.session.subscribe(["btcusdt"])
+            await feed.session.topics.subscribe(["btcusdt"])
             await feed.live("btcusdt@trade")
             venue.write_to_all(wire)
             await feed.until(lambda: feed.events(EventCode.RECONNECTED))
@@ -720,14 +723,14 @@ def test_an_illegal_frame_ends_the_connection_only(wire: bytes) -> None:
 def test_a_flood_of_errors_and_notices_is_no_flood_of_log_lines() -> None:
     async def test() -> None:
         async with market() as venue, running(venue.url) as feed:
-            await feed.session.subscribe(["btcusdt"])
+            await feed.session.topics.subscribe(["btcusdt"])
             with capture_logs() as lines:
                 for i in range(2000):
                     venue.send_to_all(b'{"error":{"code":1,"msg":"busy"}}')
                     venue.send_to_all(b'{"e":"notice %d"}' % i)
                 await feed.until(lambda: feed.count(Counter.CONTROL) >= 4001)
             assert len(lines) <= 101
-            assert feed.session.table.entries["btcusdt@trade"].state is not TopicState.REFUSED
+            assert feed.session.topics.table.entries["btcusdt@trade"].state is not TopicState.REFUSED
 
     run(test)
 
@@ -739,7 +742,7 @@ def test_the_whole_capture_arrives_and_a_replay_that_ends_is_no_fault(captures: 
         venue = SimulatedVenue(BinanceSpot(), source, speed=None, start_after=2, close_at_end=True)
         async with venue, running(venue.url, feed="trade,quote") as feed:
             feed.session._backoff = Backoff(base=60, cap=60, floor=60)
-            await feed.session.subscribe(["btcusdt"])
+            await feed.session.topics.subscribe(["btcusdt"])
             await feed.until(lambda: feed.events(EventCode.DISCONNECTED))
             assert feed.count(Counter.RECORDS) == 28_040 + 9_757
             assert feed.count(Counter.REJECTED) == feed.count(Counter.GAPS) == feed.count(Counter.OUT_OF_ORDER) == 0
@@ -758,7 +761,7 @@ def test_closing_publishes_what_came_and_says_good_bye() -> None:
     async def test() -> None:
         async with market() as venue:
             async with running(venue.url) as feed:
-                await feed.session.subscribe(["btcusdt"])
+                await feed.session.topics.subscribe(["btcusdt"])
                 await feed.live("btcusdt@trade")
             await feed.task
             assert venue.connections == 0
@@ -817,7 +820,7 @@ def test_no_room_for_a_ring_ends_the_session_with_that_error(monkeypatch: pytest
 
     async def test() -> None:
         async with market() as venue, running(venue.url) as feed:
-            wishing = asyncio.create_task(feed.session.subscribe(["btcusdt"]))
+            wishing = asyncio.create_task(feed.session.topics.subscribe(["btcusdt"]))
             with pytest.raises(SharedMemoryFull, match="MiB are free"):
                 await feed.task
             wishing.cancel()
@@ -866,7 +869,7 @@ def test_a_fault_in_the_ticker_is_no_silent_stall_but_the_end_of_the_session() -
 def test_a_clock_that_steps_is_told_with_its_distance() -> None:
     async def test() -> None:
         async with market() as venue, running(venue.url) as feed:
-            await feed.session.subscribe(["btcusdt"])
+            await feed.session.topics.subscribe(["btcusdt"])
             step = 3_600_000_000_000
             clock = feed.session._clock
             wall = clock._wall
