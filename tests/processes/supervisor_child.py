@@ -2,7 +2,7 @@
 
 ``obedient`` ends when told to drain or when the pipe ends; ``deaf`` only by SIGTERM; ``stubborn`` by nothing but
 SIGKILL; ``hanging up`` is stubborn and closes its pipe at once; ``babbling`` sends what is no message, and is deaf;
-``dying`` ends at once with exit code 3.
+``dying`` ends at once with exit code 3. None lives longer than 40 s.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ def main() -> int:
     arguments = parser.parse_args()
     pipe = socket.socket(fileno=arguments.control_fd)
     title = arguments.title
+    signal.alarm(40)  # below the tests' own limit: whatever a test does not end, ends by itself
     if title in ("stubborn", "hanging up"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if title == "dying":
