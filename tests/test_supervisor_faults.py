@@ -316,7 +316,7 @@ def test_a_hostile_working_directory_is_not_imported_from(
 
 @pytest.mark.usefixtures("everywhere", "runtime")
 def test_a_supervisor_that_hangs_up_in_the_middle_of_its_start_leaves_the_instance_usable() -> None:
-    for delay in (0.0, 0.05, 0.15, 0.3):
+    for delay in (0.05, 0.25):
         with subprocess.Popen(
             [sys.executable, "-P", "-m", "supervisor"],
             env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

@@ -1,8 +1,7 @@
 """A child of the supervisor that is as stubborn as its title says, and tells its pid and title when it runs.
 
 ``obedient`` ends when told to drain or when the pipe ends; ``deaf`` only by SIGTERM; ``stubborn`` by nothing but
-SIGKILL; ``hanging up`` is stubborn and closes its pipe at once; ``babbling`` sends what is no message, and is deaf;
-``dying`` ends at once with exit code 3. None lives longer than 40 s.
+SIGKILL; ``babbling`` sends what is no message, and is deaf. None lives longer than 40 s.
 """
 
 from __future__ import annotations
@@ -24,14 +23,10 @@ def main() -> int:
     pipe = socket.socket(fileno=arguments.control_fd)
     title = arguments.title
     signal.alarm(40)  # below the tests' own limit: whatever a test does not end, ends by itself
-    if title in ("stubborn", "hanging up"):
+    if title == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if title == "dying":
-        return 3
     pipe.sendall(b"\x05\0\0\0what?" if title == "babbling" else pack(Info(title)))
-    if title == "hanging up":
-        pipe.close()
-    elif title == "obedient":
+    if title == "obedient":
         pipe.recv(1000)  # a message or the end: it does not matter which
         return 0
     while True:
