@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import websockets.sync.client
 from waiting import wait_until
@@ -75,12 +75,15 @@ def venue(*arguments: str) -> Iterator[str]:
 @contextmanager
 def session() -> Iterator[None]:
     """Whatever supervisor the calls inside start ends here, and is waited for."""
+    me = psutil.Process()
+    before = set(me.children(recursive=True))
     try:
         yield
     finally:
-        name = Path(os.environ["TICKRING_RUNTIME_DIR"]) / "default" / "control.sock"
+        started = set(me.children(recursive=True)) - before
         close_session()
-        wait_until(lambda: not name.exists(), "the session's supervisor has ended")
+        _, alive = psutil.wait_procs(started, timeout=20)
+        assert not alive
 
 
 def received(connection: str) -> int:
