@@ -5,7 +5,7 @@ Every topic walks through these states, each with a deadline::
                     subscribe sent        acknowledged           first data
       REQUESTED ------------------> SENT ---------------> ACKNOWLEDGED --------> LIVE <----+
           ^                          |                         |                  |        | data
-          |      no answer in time   |  refused                | no data in time  |        |
+          |  refused with others     |  refused alone          | no data in time  |        |
           |<-------------------------+----------> REFUSED      +-------> STALE <--+--------+
           |
           +---- from every state but REFUSED when the connection is lost: all that is wanted is asked for again
@@ -42,6 +42,9 @@ class Entry:
     since: float = 0.0
     #: The request that is under way for it, if any.
     request: int | None = None
+    #: How many topics that request names, and how many the next one may name.
+    together: int = 1
+    at_most: int | None = None
     #: When data came last; None before the first on this connection.
     last_data: float | None = None
     reason: str = ""
@@ -113,6 +116,7 @@ class TopicTable:
         for topic in topics:
             entry = self.entries[topic.native]
             entry.request = request
+            entry.together = len(topics)
             if entry.state is TopicState.REQUESTED:
                 self._move(entry, TopicState.SENT, now)
             else:
@@ -126,23 +130,39 @@ class TopicTable:
             if entry.state is TopicState.REMOVED:
                 del self.entries[entry.topic.native]
             elif entry.state is TopicState.SENT:
+                entry.at_most = None
                 self._move(entry, TopicState.ACKNOWLEDGED, now)
         return changed
 
     def refused(self, request: int | None, reason: str, now: float) -> list[Entry]:
         """The venue refused a request; None means that it did not say which, so all that are under way are meant.
 
-        A refused removal leaves the table too: there is nothing more to be done about it.
+        Some venues refuse a whole request for one name in it, so a subscription to several topics is asked for again
+        in halves, until each has its own yes or no. A refused removal leaves the table: nothing more can be done
+        about it.
         """
         changed = self._of(request)
         for entry in changed:
             entry.request = None
             if entry.state is TopicState.REMOVED:
                 del self.entries[entry.topic.native]
+            elif entry.state is TopicState.SENT and entry.together > 1:
+                entry.at_most = entry.together // 2
+                self._move(entry, TopicState.REQUESTED, now)
             elif entry.state is TopicState.SENT:
                 entry.reason = reason
                 self._move(entry, TopicState.REFUSED, now)
         return changed
+
+    def next_request(self, topics: Sequence[Topic], limit: int) -> list[Topic]:
+        """Give the first of these topics that go together: `limit` at most, fewer where more were refused together."""
+        taken: list[Topic] = []
+        for topic in topics:
+            limit = min(limit, self.entries[topic.native].at_most or limit)
+            if len(taken) >= limit:
+                break
+            taken.append(topic)
+        return taken
 
     def _of(self, request: int | None) -> list[Entry]:
         return [

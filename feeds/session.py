@@ -207,7 +207,7 @@ class Session:
 
     def _ask(self, socket: Socket, build: Callable[[Sequence[Topic], int], bytes], topics: list[Topic]) -> None:
         """Send one request for as many of these topics as one may name."""
-        topics = topics[: self._provider.declaration.limits.topics_per_request]
+        topics = self.topics.table.next_request(topics, self._provider.declaration.limits.topics_per_request)
         self._requests += 1
         now = self._clock.monotonic()
         self._rate.take(now)

@@ -174,6 +174,26 @@ def test_a_refused_topic_is_reported_with_the_venues_words_and_not_asked_for_aga
     assert made.delta() == Delta([], [A])
 
 
+def test_a_request_that_is_refused_as_a_whole_is_asked_for_again_in_halves_until_each_topic_has_its_answer() -> None:
+    made = table()
+    topics = [topic(name) for name in "abcdefgh"]
+    made.want(topics, 0.0)
+    bad, asked, request = {"d@trade"}, [], 0
+    while wanted := made.delta().subscribe:
+        request += 1
+        together = made.next_request(wanted, 200)
+        made.sent(together, request, 0.0)
+        asked.append("".join(t.native[0] for t in together))
+        if bad & {t.native for t in together}:
+            made.refused(request, "no such stream", 0.0)
+        else:
+            made.acknowledged(request, 0.0)
+    assert asked == ["abcdefgh", "abcd", "ab", "cd", "c", "d", "efgh"]
+    assert {n for n, entry in made.entries.items() if entry.state is S.REFUSED} == bad
+    assert made.entries["d@trade"].reason == "no such stream"
+    assert {entry.state for n, entry in made.entries.items() if n not in bad} == {S.ACKNOWLEDGED}
+
+
 def test_a_refusal_that_names_no_request_means_all_that_are_under_way() -> None:
     made = table()
     made.want([A, B, C], 0.0)
@@ -304,7 +324,7 @@ class Histories(RuleBasedStateMachine):
     def send_what_is_to_be_sent(self, most: int) -> None:
         """As the session does: unsubscribes first, a few names a request."""
         delta = self.table.delta()
-        topics = (delta.unsubscribe or delta.subscribe)[:most]
+        topics = self.table.next_request(delta.unsubscribe or delta.subscribe, most)
         if not topics:
             return
         subscribes = not delta.unsubscribe

@@ -199,6 +199,12 @@ def test_a_refusal_is_answered_per_symbol_with_the_venues_words_and_the_rest_goe
             venue.refuse_subscriptions("not today")
             (answer,) = await feed.session.topics.subscribe(["nosuch"])
             assert answer.reason == "Invalid request: not today (code 2)"
+            # One bad name among good ones costs only itself, though the venue refuses requests as a whole.
+            venue.refuse_subscriptions("")
+            await feed.session.topics.subscribe(["ethusdt", "nosuch", "solusdt", "xrpusdt"])
+            for good in ("ethusdt@trade", "solusdt@trade", "xrpusdt@trade"):
+                await feed.live(good)
+            assert feed.state("nosuch@trade") is TopicState.REFUSED
 
     run(test)
 
