@@ -10,7 +10,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from processes.supervisor_running import environment, simulator
+from processes.recorder_parts import Market
+from processes.supervisor_running import environment, instance, simulator, supervisor, warm_up
 
 #: Real frames of real venues; they stand beside the checkout and are never copied into it.
 CAPTURES = Path(__file__).resolve().parents[2] / "shared" / "captures"
@@ -54,6 +55,30 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     finally:
         shutil.rmtree(directory, ignore_errors=True)
         shutil.rmtree(state, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[int]:
+    """The pid of a supervisor of an instance of its own, for the tests of a module that do not kill it."""
+    with instance(), supervisor() as process:
+        warm_up()
+        yield process.pid
+
+
+@pytest.fixture
+def market(runtime: Path) -> Iterator[Market]:
+    """Small rings that a test writes itself."""
+    market = Market()
+    yield market
+    market.close()
+
+
+@pytest.fixture
+def large_market(runtime: Path) -> Iterator[Market]:
+    """The same with rings of the usual size."""
+    market = Market(capacity=2**17)
+    yield market
+    market.close()
 
 
 def _descriptors() -> set[str]:

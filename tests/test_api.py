@@ -21,13 +21,11 @@ from processes.supervisor_running import (
     answers,
     children,
     environment,
-    instance,
     kill,
     leftovers,
     locked,
     state,
     supervisor,
-    warm_up,
 )
 from pydantic import Field, SecretStr
 from waiting import wait_until
@@ -38,14 +36,6 @@ from supervisor import api
 from supervisor.api import close_session
 from supervisor.client import ControlClient
 from supervisor.roster import load
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[int]:
-    """The pid of a supervisor that runs for the tests that need none of their own."""
-    with instance(), supervisor() as process:
-        warm_up()
-        yield process.pid
 
 
 @pytest.fixture

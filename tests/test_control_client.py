@@ -6,12 +6,11 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from processes.supervisor_running import alive, answers, ask, create, down, instance, kill, rings, supervisor, warm_up
+from processes.supervisor_running import alive, answers, ask, create, down, kill, rings
 from waiting import wait_until
 
 from feeds.pipe import pack
@@ -19,14 +18,6 @@ from ringbuf.errors import ControlError, DeadlinePassed, NotRunning, ParameterEr
 from supervisor import client as client_module
 from supervisor.client import ControlClient, start_supervisor
 from supervisor.control import Kill, Refusal, Status, Welcome
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[int]:
-    """The pid of a supervisor that runs for the whole module."""
-    with instance(), supervisor() as process:
-        warm_up()
-        yield process.pid
 
 
 def test_it_finds_the_supervisor_and_asks(running: int) -> None:

@@ -6,7 +6,6 @@ import random
 import sqlite3
 import stat
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -27,20 +26,6 @@ from supervisor.messages import Commit, Release
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "results.db"
-
-
-@pytest.fixture
-def market(runtime: Path) -> Iterator[Market]:
-    market = Market()
-    yield market
-    market.close()
-
-
-@pytest.fixture
-def large_market(runtime: Path) -> Iterator[Market]:
-    market = Market(capacity=2**17)
-    yield market
-    market.close()
 
 
 def test_the_process_records_and_ends_in_order(path: Path, market: Market) -> None:

@@ -23,20 +23,6 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "results.db"
 
 
-@pytest.fixture
-def market(runtime: Path) -> Iterator[Market]:
-    market = Market()
-    yield market
-    market.close()
-
-
-@pytest.fixture
-def large_market(runtime: Path) -> Iterator[Market]:
-    market = Market(capacity=2**17)
-    yield market
-    market.close()
-
-
 class Harness:
     """Recordings on a clock that only moves when told."""
 

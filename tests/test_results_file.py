@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -22,13 +21,6 @@ from supervisor.results_file import beyond, read_results
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "results.db"
-
-
-@pytest.fixture
-def market(runtime: Path) -> Iterator[Market]:
-    market = Market()
-    yield market
-    market.close()
 
 
 def record(path: Path, limit: int | None = None) -> Recording:

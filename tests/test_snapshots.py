@@ -36,13 +36,6 @@ def file(path: Path) -> Iterator[SnapshotFile]:
     file.close()
 
 
-@pytest.fixture
-def market(runtime: Path) -> Iterator[Market]:
-    market = Market()
-    yield market
-    market.close()
-
-
 class Snapshotter:
     """A table with the stream that belongs to it, as the recorder has them."""
 

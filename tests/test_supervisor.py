@@ -23,13 +23,11 @@ from processes.supervisor_running import (
     create,
     down,
     environment,
-    instance,
     leftovers,
     state,
     status,
     supervisor,
     unused_port,
-    warm_up,
 )
 from waiting import wait_until
 
@@ -50,14 +48,6 @@ from ringbuf.errors import (
 from supervisor.client import ControlClient, Make
 from supervisor.control import EXIT_ALREADY_RUNNING, Authorize, Kill, Outcome, Status, Stop, Subscribe, Unsubscribe
 from supervisor.roster import load, save
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[int]:
-    """The pid of a supervisor that runs for the whole module."""
-    with instance(), supervisor() as process:
-        warm_up()
-        yield process.pid
 
 
 @pytest.fixture

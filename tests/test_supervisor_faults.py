@@ -20,7 +20,6 @@ from processes.supervisor_running import (
     create,
     down,
     environment,
-    instance,
     kill,
     leftovers,
     rings,
@@ -28,7 +27,6 @@ from processes.supervisor_running import (
     status,
     supervisor,
     unused_port,
-    warm_up,
 )
 from waiting import wait_until
 from websockets.sync.client import connect
@@ -46,14 +44,6 @@ class Row(msgspec.Struct):
 
     type: str
     seq: int
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[int]:
-    """The pid of a supervisor that runs for the tests that do not kill it."""
-    with instance(), supervisor() as process:
-        warm_up()
-        yield process.pid
 
 
 @pytest.fixture
