@@ -62,7 +62,9 @@ class _Watched:
     def found(self) -> Found:
         """Say what came of it."""
         reader = self.reader
-        return Found(reader.header.kind, reader.start, reader.received, reader.lost, reader.tail, self._out_of_line)
+        return Found(
+            reader.header.kind, reader.start, reader.received, reader.lost, reader.published, self._out_of_line
+        )
 
 
 def main() -> None:

@@ -250,7 +250,7 @@ class Stage:
     def rings(self) -> list[RingFigures]:
         """Tell of the rings."""
         return [
-            RingFigures(kind, reader.header.capacity, reader.tail, reader.start, reader.received, reader.lost)
+            RingFigures(kind, reader.header.capacity, reader.published, reader.start, reader.received, reader.lost)
             for kind, reader in self._readers.items()
         ]
 

@@ -14,7 +14,7 @@ def main(connection: str) -> None:
     """Print one table."""
     with tickring.attach(connection, "quote", wait=30) as ring:
         ring.read(timeout=30)  # at least one has come
-        frame = ring.tail_records(10_000).to_pandas()
+        frame = ring.tail(10_000).to_pandas()
     newest = frame.groupby("symbol", observed=True).last()
     newest["spread"] = newest["ask_price"] - newest["bid_price"]
     print(newest[["bid_price", "bid_size", "ask_price", "ask_size", "spread", "received"]].to_string())

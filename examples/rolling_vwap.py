@@ -18,7 +18,7 @@ def main(connection: str, rounds: int | None = None) -> None:
         done = 0
         while rounds is None or done < rounds:
             ring.read(timeout=None)  # waits for new trades
-            trades = ring.tail_records(1000)
+            trades = ring.tail(1000)
             notional = np.bincount(trades["symbol"], trades["last_price"] * trades["last_size"])
             volume = np.bincount(trades["symbol"], trades["last_size"])
             for number in np.flatnonzero(volume):

@@ -150,8 +150,8 @@ class RingReader:
         return self._cursor
 
     @property
-    def tail(self) -> int:
-        """The seq after the newest record."""
+    def published(self) -> int:
+        """How many records there have been: the seq after the newest one."""
         return self._words[layout.TAIL]
 
     @property
@@ -278,7 +278,7 @@ class RingReader:
         self.start = self._cursor - self.received - self.lost
         return Gap(self._cursor, 0, Loss.REPLACED)
 
-    def tail_records(self, count: int) -> Records:
+    def tail(self, count: int) -> Records:
         """Give the newest `count` records, or fewer if the ring holds fewer; the cursor stays where it is.
 
         Void records are left out, and so are those that the writer overwrites during the copy.

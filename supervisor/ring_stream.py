@@ -147,7 +147,7 @@ class RingStream:
     def tails(self) -> dict[Kind, int]:
         """Give the seq after the newest record of every ring, all looked at together."""
         # Backwards, because a provider publishes kinds in their order: so nothing is seen before what it came after.
-        return {kind: self._readers[kind].tail for kind in reversed(Kind) if kind in self._readers}
+        return {kind: self._readers[kind].published for kind in reversed(Kind) if kind in self._readers}
 
     def gather(self, tails: Mapping[Kind, int]) -> bool:
         """Read every ring up to its tail in `tails`, and tell whether something is left because a batch is full."""
@@ -155,7 +155,7 @@ class RingStream:
         self.quarters = 0.0
         for kind, reader in list(self._readers.items()):
             # Looked at in a ring that has been replaced since, a tail can be any number.
-            tail = min(tails.get(kind, 0), reader.tail)
+            tail = min(tails.get(kind, 0), reader.published)
             if tail <= reader.cursor and not self._attached:
                 continue
             try:

@@ -20,6 +20,22 @@ CAPTURES = Path(__file__).resolve().parents[2] / "shared" / "captures"
 _PREFIX = "tickring-test-"
 
 
+def pytest_configure() -> None:
+    """Give this run a temporary directory of its own, so that what is left in it can only be ours."""
+    os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="tickring-tests-")
+    tempfile.tempdir = None  # asked anew, it follows the environment
+
+
+def pytest_unconfigure() -> None:
+    """Remove it, pytest's own files in it included."""
+    shutil.rmtree(os.environ["TMPDIR"], ignore_errors=True)
+
+
+def _temporary_files() -> set[Path]:
+    """What lies in the run's temporary directory, less pytest's own."""
+    return {path for path in Path(tempfile.gettempdir()).iterdir() if not path.name.startswith("pytest-of-")}
+
+
 @pytest.fixture(scope="session")
 def captures() -> Path:
     """The folder of real captures."""
@@ -94,12 +110,13 @@ def _descriptors() -> set[str]:
 
 @pytest.fixture(autouse=True)
 def nothing_stays() -> Iterator[None]:
-    """Fail the test that leaves a child process, an open descriptor or a file in shared memory behind."""
+    """Fail the test that leaves a process, an open descriptor, shared memory or a temporary file behind."""
     me = psutil.Process()
     before = set(me.children(recursive=True))  # what fixtures of a wider scope run
     shared = Path("/dev/shm")  # noqa: S108
     files = set(shared.iterdir()) if shared.is_dir() else set()
     descriptors = _descriptors() if Path("/proc/self/fd").is_dir() else set()
+    temporary = _temporary_files()
     yield
     children = [told for child in set(me.children(recursive=True)) - before if (told := _alive(child))]
     leftover = {str(p) for p in (set(shared.iterdir()) if shared.is_dir() else set()) - files if _mine(p)}
@@ -107,6 +124,7 @@ def nothing_stays() -> Iterator[None]:
     assert not children, f"processes left behind: {children}"
     assert not leftover, f"shared memory left behind: {sorted(leftover)}"
     assert not opened, f"descriptors left open: {sorted(opened)}"
+    assert not _temporary_files() - temporary, f"temporary files left: {_temporary_files() - temporary}"
 
 
 def _mine(path: Path) -> bool:

@@ -164,8 +164,8 @@ def test_a_providers_keys_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_results_join_the_file_and_the_rings_and_are_never_an_interval_late(session: int, venue: str) -> None:
     tickring.create_connection("binance", "slow", symbol="btcusdt,ethusdt", url=venue, sleep_time=3600, limit=50)
     with tickring.attach("slow", "trade", wait=20.0) as ring:
-        wait_until(lambda: ring.tail > 100, "records")
-        before = ring.tail
+        wait_until(lambda: ring.published > 100, "records")
+        before = ring.published
         result = tickring.get_results("slow")
         assert len(result.results) == 50
         assert result.results[-1]["seq"] >= before - 1

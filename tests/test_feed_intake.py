@@ -83,7 +83,7 @@ def values(connection: ConnectionWriter) -> dict[Counter, int]:
 
 def events() -> Records:
     with attach(NAME, Kind.EVENT) as ring:
-        return ring.tail_records(20_000)
+        return ring.tail(20_000)
 
 
 def told(*codes: EventCode) -> list[tuple[int, int, int, int]]:
@@ -118,7 +118,7 @@ def test_every_frame_is_a_record_or_control_or_rejected(intake: Intake, connecti
 def test_a_batch_larger_than_the_staging_buffers_is_published_whole_and_in_order(intake: Intake) -> None:
     intake.receive([trade(number) for number in range(1, 1001)], 0)
     with attach(NAME, Kind.TRADE) as ring:
-        trades = ring.tail_records(5000)
+        trades = ring.tail(5000)
     assert trades["trade_id"].tolist() == list(range(1, 1001))
     assert trades["seq"].tolist() == list(range(1000))
 
@@ -184,7 +184,7 @@ def test_a_decoder_that_fails_costs_the_one_frame_that_shows_it(
     assert values(connection)[Counter.REJECTED] == 2
     assert any("decoder" in str(line.get("reason", "")) for line in lines)
     with attach(NAME, Kind.TRADE) as ring:
-        trades = ring.tail_records(10)
+        trades = ring.tail(10)
     assert trades["trade_id"].tolist() == [1, 2, 3, 4]
     assert trades["seq"].tolist() == [0, 1, 2, 3]
 

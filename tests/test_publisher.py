@@ -55,7 +55,7 @@ def test_what_is_staged_is_published_in_order_and_numbered_on(connection: Connec
         publisher.publish()
     assert publisher.next_seq[Kind.TRADE] == 1 + STAGED + 7
     with reader(Kind.TRADE) as ring:
-        trades = ring.tail_records(10_000)
+        trades = ring.tail(10_000)
         assert trades["seq"].tolist() == list(range(1 + STAGED + 7))
         assert trades["last_price"].tolist() == [0.0, *map(float, range(STAGED)), *map(float, range(7))]
     assert publisher.rings[Kind.QUOTE].tail == STAGED // 2 + 3
@@ -76,7 +76,7 @@ def test_more_events_than_a_buffer_holds_lose_none(connection: ConnectionWriter)
         publisher.event(EventCode.GAP, i, value=i)
     publisher.publish()
     with reader(Kind.EVENT) as ring:
-        events = ring.tail_records(10_000)
+        events = ring.tail(10_000)
         assert events["value"].tolist() == events["seq"].tolist() == list(range(3 * STAGED + 5))
 
 
@@ -117,7 +117,7 @@ def test_a_successor_continues_the_numbers(runtime: Path) -> None:
             publisher.publish()
             assert publisher.rings[Kind.TRADE].epoch == round_ + 1
     with reader(Kind.TRADE) as ring:
-        assert ring.tail_records(100)["seq"].tolist() == list(range(15))
+        assert ring.tail(100)["seq"].tolist() == list(range(15))
 
 
 def test_room_is_asked_for_before_the_first_record(

@@ -102,7 +102,7 @@ def test_what_is_published_is_read_once_and_in_order(ring: Ring) -> None:
     assert records["seq"].tolist() == [0, 1, 2, 3, 4]
     assert count_torn(records.array) == 0
     assert (records.connection, records.kind, records.gaps, records.lost) == ("venue", "trade", (), 0)
-    assert (reader.cursor, reader.tail, reader.lag, reader.received, reader.lost) == (5, 5, 0, 5, 0)
+    assert (reader.cursor, reader.published, reader.lag, reader.received, reader.lost) == (5, 5, 0, 5, 0)
     assert len(reader.read()) == 0
     ring.publish(2)
     assert reader.read()["seq"].tolist() == [5, 6]
@@ -118,7 +118,7 @@ def test_records_are_a_private_copy(ring: Ring) -> None:
     assert records.array.tobytes() == before
     records.array["w1"] = 0  # and the reader's own to change
     ring.publish(1)
-    assert count_torn(reader.tail_records(CAPACITY).array) == 0
+    assert count_torn(reader.tail(CAPACITY).array) == 0
 
 
 def test_a_read_over_the_end_of_the_ring_is_one_piece(ring: Ring) -> None:
@@ -147,7 +147,7 @@ def test_a_limit_below_one_is_refused(ring: Ring, limit: int) -> None:
     with pytest.raises(ParameterError, match="limit must be at least 1"):
         ring.reader().read(limit=limit)
     with pytest.raises(ParameterError, match="count must be at least 1"):
-        ring.reader().tail_records(limit)
+        ring.reader().tail(limit)
 
 
 def test_without_a_timeout_an_empty_read_does_not_wait(ring: Ring) -> None:
@@ -232,7 +232,7 @@ def test_a_reader_that_was_lapped_jumps_a_quarter_ring_ahead_and_tells_what_it_l
     assert records["seq"].tolist() == list(range(low + QUARTER, low + 2 * QUARTER))
     while reader.lag:
         assert reader.read().gaps == ()
-    assert reader.start + reader.received + reader.lost == reader.cursor == reader.tail == 200
+    assert reader.start + reader.received + reader.lost == reader.cursor == reader.published == 200
     assert "lost before" in repr(records)
 
 
@@ -275,7 +275,7 @@ def test_records_that_an_intent_announces_are_not_trusted_even_before_they_are_w
     assert ring.reader().start == 8 + CAPACITY // 32
     records = reader.read()
     assert records.gaps == (Gap(0, 8 + QUARTER, Loss.OVERWRITTEN),)
-    assert reader.tail_records(CAPACITY)["seq"].tolist() == list(range(8, CAPACITY))
+    assert reader.tail(CAPACITY)["seq"].tolist() == list(range(8, CAPACITY))
 
 
 def read_the_rest(reader: RingReader) -> None:
@@ -284,7 +284,7 @@ def read_the_rest(reader: RingReader) -> None:
         records = reader.read()
         assert count_torn(records.array) == 0
         assert is_exactly(records.array, before, reader.cursor, records.gaps)
-    assert reader.start + reader.received + reader.lost == reader.cursor == reader.tail
+    assert reader.start + reader.received + reader.lost == reader.cursor == reader.published
 
 
 def test_readers_do_not_disturb_each_other(ring: Ring) -> None:
@@ -308,7 +308,7 @@ def test_the_newest_records_are_given_without_moving_the_cursor(
 ) -> None:
     reader = ring.reader()
     ring.publish(published)
-    records = reader.tail_records(count)
+    records = reader.tail(count)
     assert records["seq"].tolist() == list(expected)
     assert count_torn(records.array) == 0
     assert (reader.cursor, reader.received, reader.lost) == (0, 0, 0)
@@ -323,7 +323,7 @@ def test_the_newest_records_are_whole_even_when_the_writer_laps_the_copy(
     reader = ring.reader()
     with monkeypatch.context() as patched:
         patched.setattr(ordering, point, lambda: ring.publish(published))
-        records = reader.tail_records(40)
+        records = reader.tail(40)
     assert count_torn(records.array) == 0
     assert records["seq"].tolist() == list(range(max(60, 100 + published - CAPACITY), 100))
 

@@ -57,7 +57,7 @@ def read_all(reader: RingReader) -> list[Gap]:
         for gap in records.gaps:
             before = gaps.pop() if gaps and gaps[-1].first + gaps[-1].count == gap.first else None
             gaps.append(Gap(before.first, before.count + gap.count, gap.reason) if before else gap)
-    assert reader.start + reader.received + reader.lost == reader.cursor == reader.tail
+    assert reader.start + reader.received + reader.lost == reader.cursor == reader.published
     return gaps
 
 
@@ -80,7 +80,7 @@ def test_a_reader_that_attaches_after_the_recovery_gets_no_void_record_either(ru
     run("die_in_publish", 60)
     run("publish", 60 + BATCH + 3)
     with attach("venue", "trade", start=50) as reader:
-        newest = reader.tail_records(BATCH + 4)
+        newest = reader.tail(BATCH + 4)
         assert newest["seq"].tolist() == [59, 68, 69, 70]
         assert read_all(reader) == [Gap(60, BATCH, Loss.VOID)]
 
@@ -144,7 +144,7 @@ def test_readers_live_through_writers_killed_at_random_points(runtime: Path) -> 
         for _ in range(killed):
             with running("ring_writer", "venue", "trade", shape, capacity, "endless") as process:
                 assert line(process).startswith("ready")
-                goal = mine.tail + 2 * capacity
+                goal = mine.published + 2 * capacity
                 wait_until(partial(tail_is_at, mine, goal), "two laps of the ring")
                 time.sleep(dice.random() / 100)
         run("publish", words_of(mine)[0] + 10, words=shape, capacity=capacity)
@@ -153,12 +153,12 @@ def test_readers_live_through_writers_killed_at_random_points(runtime: Path) -> 
         assert mine.epoch == killed + 2
         for one in seen:
             assert (one.torn, one.inexact, one.fell) == (0, 0, False)
-            assert one.start + one.received + one.lost == one.tail == mine.tail
+            assert one.start + one.received + one.lost == one.tail == mine.published
             assert one.received > 0
 
 
 def tail_is_at(reader: RingReader, goal: int) -> bool:
-    return reader.tail >= goal
+    return reader.published >= goal
 
 
 def test_a_ring_made_anew_with_another_capacity_is_followed(runtime: Path) -> None:

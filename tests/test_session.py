@@ -90,7 +90,7 @@ class Running:
 
 def records(kind: Kind) -> Records:
     with attach(NAME, kind) as ring:
-        return ring.tail_records(2**17)
+        return ring.tail(2**17)
 
 
 @asynccontextmanager

@@ -75,7 +75,7 @@ def stream(runtime: Path, clock: Time, told: list[str]) -> Iterator[Stream]:
 
 def _records(feed: Feed) -> list[bytes]:
     with RingReader(feed.writer.directory, Kind.TRADE) as reader:
-        return lines(reader.tail_records(10_000))
+        return lines(reader.tail(10_000))
 
 
 def test_a_record_goes_out_at_once_when_the_last_write_is_old(stream: Stream, clock: Time) -> None:

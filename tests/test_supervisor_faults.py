@@ -253,7 +253,7 @@ def test_a_killed_supervisor_loses_nothing(venue: str) -> None:
             with supervisor() as second, ControlClient.connect() as again:
                 assert second.pid != first.pid
                 wait_until(lambda: not any(alive(child.pid) for child in family), "no child outlives its supervisor")
-                assert reader.cursor == reader.tail or len(reader.read()) > 0  # the ring can still be read
+                assert reader.cursor == reader.published or len(reader.read()) > 0  # the ring can still be read
                 found = becomes(again, "the connection is back", lambda it: it.state == "ready")
                 assert (found.subscribed_symbols, found.results_file) == ("BTCUSDT,ETHUSDT", made.results_file)
                 reads_on(reader)
@@ -274,8 +274,8 @@ def test_every_child_ends_when_its_supervisor_is_killed_and_none_comes(venue: st
         process.wait()
         wait_until(lambda: not any(alive(child.pid) for child in family), "no child outlives its supervisor")
         with attach("c", "trade") as reader:
-            assert reader.tail > 0
-            assert len(reader.tail_records(5)) == min(5, reader.tail)
+            assert reader.published > 0
+            assert len(reader.tail(5)) == min(5, reader.published)
 
 
 @pytest.mark.usefixtures("everywhere", "runtime")

@@ -138,7 +138,7 @@ def live(*natives: str) -> bool:
 
 def records(kind: Kind) -> Records:
     with attach(NAME, kind) as ring:
-        return ring.tail_records(2**17)
+        return ring.tail(2**17)
 
 
 # ---- life -----------------------------------------------------------------------------------------------------------
@@ -369,7 +369,7 @@ def test_a_killed_worker_is_continued_by_the_next_in_the_same_rings(market: str,
             first.process.wait()
             wait_until(lambda: not reader.writer_alive, "the death is seen")
             reader.read()
-            tail = reader.tail
+            tail = reader.published
             with worker(tmp_path) as second:
                 second.ready(market, symbol="btcusdt,ethusdt", feed="trade")
                 got = wait_until(reader.read, "the reader goes on where it stood")

@@ -116,7 +116,7 @@ def main() -> None:
             seen.reasons.update(gap.reason.value for gap in records.gaps)
             seen.fell |= watch.fell()
         seen.received, seen.lost = reader.received, reader.lost
-        seen.tail, seen.epoch = reader.tail, reader.epoch
+        seen.tail, seen.epoch = reader.published, reader.epoch
     sys.stdout.write(msgspec.json.encode(seen).decode() + "\n")
 
 
