@@ -81,7 +81,7 @@ class Provider:
         """Start it and tell it what to do; it is not ready yet. `started_at` is the moment before its exec."""
         self._pipe, theirs = socket.socketpair()
         self._pipe.settimeout(_PATIENCE)
-        self._splitter: Splitter[FromProvider] = Splitter(FromProvider)  # type: ignore[arg-type]  # a union, as in worker
+        self._splitter: Splitter[FromProvider] = Splitter(FromProvider)
         self._waiting: list[FromProvider] = []
         command = [sys.executable, "-P", "-m", "feeds.worker", "--control-fd", str(theirs.fileno())]
         with theirs:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from feeds.pipe import ControlPipe
+from feeds.pipe import ControlPipe, Expected
 
 if TYPE_CHECKING:
     from typing import TypeVar
@@ -36,7 +36,7 @@ def control_end(arguments: list[str] | None = None) -> socket.socket:
     return socket.socket(fileno=parser.parse_args(arguments).control_fd)
 
 
-def run_child(expected: type[M], main: Callable[[ControlPipe[M], asyncio.Event], Awaitable[int]]) -> int:
+def run_child(expected: Expected[M], main: Callable[[ControlPipe[M], asyncio.Event], Awaitable[int]]) -> int:
     """Run a child's `main` on an event loop and give its exit code.
 
     Args:

@@ -18,7 +18,8 @@ import asyncio
 import socket
 import struct
 from collections.abc import Iterator
-from typing import Final, Generic, TypeVar, cast
+from types import UnionType
+from typing import Final, Generic, TypeAlias, TypeVar, cast
 
 import msgspec
 
@@ -32,6 +33,9 @@ _BUFFERED: Final = 2 * LARGEST
 _LENGTH = struct.Struct("<I")
 
 M = TypeVar("M")
+
+#: What a channel carries: one tagged Struct, or a union of them.
+Expected: TypeAlias = type[M] | UnionType
 
 
 def pack(message: msgspec.Struct) -> bytes:
@@ -49,7 +53,7 @@ def pack(message: msgspec.Struct) -> bytes:
 class Splitter(Generic[M]):
     """Cut a stream of bytes into messages. Pure: fed by whoever reads the socket."""
 
-    def __init__(self, expected: type[M]) -> None:
+    def __init__(self, expected: Expected[M]) -> None:
         """Set what a message can be: a Struct or a union of tagged ones."""
         self._decoder: msgspec.json.Decoder[M] = msgspec.json.Decoder(expected)
         self._buffer = bytearray()
@@ -89,7 +93,7 @@ class ControlPipe(asyncio.Protocol, Generic[M]):
     `receive` gives messages in order and None once the other end has gone. `send` never waits.
     """
 
-    def __init__(self, expected: type[M]) -> None:
+    def __init__(self, expected: Expected[M]) -> None:
         self._splitter = Splitter(expected)
         self._messages: asyncio.Queue[M | None] = asyncio.Queue()
         self._transport: asyncio.Transport | None = None
@@ -97,7 +101,7 @@ class ControlPipe(asyncio.Protocol, Generic[M]):
         self.failure: ControlError | None = None
 
     @classmethod
-    async def open(cls, end: socket.socket, expected: type[M]) -> ControlPipe[M]:
+    async def open(cls, end: socket.socket, expected: Expected[M]) -> ControlPipe[M]:
         """Take over one end of a socket pair."""
         loop = asyncio.get_running_loop()
         _, pipe = await loop.create_connection(lambda: cls(expected), sock=end)

@@ -212,4 +212,4 @@ async def _set(event: asyncio.Event) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_child(ToProvider, main))  # type: ignore[arg-type]  # a union is what the decoder wants; mypy has no word for it
+    sys.exit(run_child(ToProvider, main))

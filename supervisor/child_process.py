@@ -21,7 +21,7 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
-from feeds.pipe import ControlPipe
+from feeds.pipe import ControlPipe, Expected
 from supervisor.places import open_log
 
 M = TypeVar("M")
@@ -49,7 +49,7 @@ class ChildProcess(Generic[M]):
 
     @classmethod
     async def start(
-        cls, module: str, title: str, expected: type[M], log: Path, inherited: Sequence[int] = ()
+        cls, module: str, title: str, expected: Expected[M], log: Path, inherited: Sequence[int] = ()
     ) -> ChildProcess[M]:
         """Start ``python -P -m module``.
 

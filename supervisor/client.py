@@ -55,7 +55,7 @@ class ControlClient:
         """Use `ControlClient.connect`."""
         self._socket = connected
         self._on_line = on_line
-        self._splitter: Splitter[FromSupervisor] = Splitter(FromSupervisor)  # type: ignore[arg-type]  # a union
+        self._splitter: Splitter[FromSupervisor] = Splitter(FromSupervisor)
         self._ids = itertools.count(1)
         self._waiting: dict[int, Future[Outcome]] = {}
         self._lock = threading.Lock()

@@ -67,7 +67,7 @@ class ControlServer:
         self._server = await loop.create_unix_server(self._accept, sock=listening)
 
     def _accept(self) -> ControlPipe[ToSupervisor]:
-        pipe: ControlPipe[ToSupervisor] = ControlPipe(ToSupervisor)  # type: ignore[arg-type]  # a union; see feeds.pipe
+        pipe: ControlPipe[ToSupervisor] = ControlPipe(ToSupervisor)
         self._pipes.add(pipe)  # counted from the first moment: a session must not end on it
         self._spawn(self._converse(pipe))
         return pipe

@@ -170,7 +170,7 @@ class ProviderProcess:
         child: ChildProcess[FromProvider] = await ChildProcess.start(
             "feeds.worker",
             f"provider {self.name}",
-            FromProvider,  # type: ignore[arg-type]  # a union is what the decoder wants; mypy has no word for it
+            FromProvider,
             self.log,
             self._inherited,
         )

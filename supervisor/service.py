@@ -176,7 +176,7 @@ class Service(Generic[R]):
         child: ChildProcess[FromService] = await ChildProcess.start(
             self._module,
             self._title,
-            FromService,  # type: ignore[arg-type]  # a union is what the decoder wants; mypy has no word for it
+            FromService,
             self._log_file,
             self._inherited,
         )

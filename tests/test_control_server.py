@@ -46,7 +46,7 @@ class Raw:
 
     def __init__(self, connected: socket.socket) -> None:
         self.socket = connected
-        self._splitter: Splitter[FromSupervisor] = Splitter(FromSupervisor)  # type: ignore[arg-type]  # a union
+        self._splitter: Splitter[FromSupervisor] = Splitter(FromSupervisor)
         self._got: list[FromSupervisor] = []
 
     def send(self, *messages: msgspec.Struct) -> None:

@@ -21,7 +21,7 @@ from ringbuf.errors import ControlError
 
 
 def splitter() -> Splitter[ToProvider]:
-    return Splitter(ToProvider)  # type: ignore[arg-type]  # a union is what the decoder wants; mypy has no word for it
+    return Splitter(ToProvider)
 
 
 # libuv makes one pipe for the whole process with its first loop; it must not count as left open by a test.

@@ -67,7 +67,7 @@ class Worker:
     end: socket.socket
     log: Path
     said: list[FromProvider] = field(default_factory=list)
-    splitter: Splitter[FromProvider] = field(default_factory=lambda: Splitter(FromProvider))  # type: ignore[arg-type]  # a union
+    splitter: Splitter[FromProvider] = field(default_factory=lambda: Splitter(FromProvider))
 
     def send(self, *messages: Start | Subscribe | Unsubscribe | Drain) -> None:
         self.end.sendall(b"".join(map(pack, messages)))

@@ -19,4 +19,4 @@ async def main(pipe: ControlPipe[ToBroadcaster], stopping: asyncio.Event) -> int
 
 
 if __name__ == "__main__":
-    sys.exit(run_child(ToBroadcaster, main))  # type: ignore[arg-type]  # a union is what the pipe's decoder takes
+    sys.exit(run_child(ToBroadcaster, main))

@@ -32,7 +32,7 @@ class RunningBroadcaster:
         self.process = process
         self.pipe = pipe
         self.notices: list[Notice] = []
-        self._splitter: Splitter[FromService] = Splitter(FromService)  # type: ignore[arg-type]  # a union
+        self._splitter: Splitter[FromService] = Splitter(FromService)
         self._asked = 0
         self.port = 0
 

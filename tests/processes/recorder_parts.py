@@ -140,7 +140,7 @@ class RecorderClient:
         self.notices: list[str] = []
         self._end = end
         self._end.settimeout(DEADLINE)
-        self._splitter: Splitter[FromService] = Splitter(FromService)  # type: ignore[arg-type]  # a union of messages
+        self._splitter: Splitter[FromService] = Splitter(FromService)
         self._done: dict[int, Done] = {}
         self._ids = itertools.count(1)
 

@@ -42,4 +42,4 @@ async def main(pipe: ControlPipe[ToRecorder], stopping: Event) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_child(ToRecorder, main))  # type: ignore[arg-type]  # a union of messages stands for their type
+    sys.exit(run_child(ToRecorder, main))
